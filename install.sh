@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# Installs Hive from this checkout on Debian or Ubuntu: the host's packages, Node if it is missing, the build, the binary
+# and, where systemd runs, its service.
+#
+#   ./install.sh                       everything
+#   ./install.sh --dependencies-only   only the host's packages (the tests use this)
+#   ./install.sh --no-service          no systemd service
+#   ./install.sh --quiet               say only what changes or fails
+set -euo pipefail
+cd "$(dirname "$0")"
+
+PREFIX=${PREFIX:-/usr/local}
+dependencies_only=false service=true quiet=false
+for argument in "$@"; do
+  case $argument in
+    --dependencies-only) dependencies_only=true ;;
+    --no-service) service=false ;;
+    --quiet) quiet=true ;;
+    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) echo "install.sh: unknown option $argument (see --help)" >&2; exit 2 ;;
+  esac
+done
+
+say() { $quiet || printf '\033[1m==>\033[0m %s\n' "$*"; }
+die() { echo "install.sh: $*" >&2; exit 1; }
+
+# Package, and a file that proves it is there (faster than asking dpkg, and true for programs from elsewhere).
+PACKAGES="
+qemu-system-x86      /usr/bin/qemu-system-x86_64
+qemu-utils           /usr/bin/qemu-img
+openvswitch-switch   /usr/sbin/ovs-vswitchd
+iproute2             /sbin/ip
+nftables             /usr/sbin/nft
+ethtool              /sbin/ethtool
+util-linux           /usr/bin/setpriv
+openssh-client       /usr/bin/ssh
+openssl              /usr/bin/openssl
+ca-certificates      /etc/ssl/certs/ca-certificates.crt
+cpio                 /usr/bin/cpio
+lz4                  /usr/bin/lz4
+zstd                 /usr/bin/zstd
+xz-utils             /usr/bin/xz
+binutils             /usr/bin/strip
+e2fsprogs            /sbin/mke2fs
+grub-common          /usr/bin/grub-mkimage
+mmdebstrap           /usr/bin/mmdebstrap
+procps               /usr/bin/ps
+awscli               /usr/bin/aws
+"
+
+missing_packages() {
+  while read -r package proof; do
+    [ -z "$package" ] || [ -e "$proof" ] || [ -e "/usr$proof" ] || echo "$package"
+  done <<<"$PACKAGES"
+}
+
+node_is_usable() {
+  command -v node >/dev/null && command -v npm >/dev/null && [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 18 ]
+}
+
+install_packages() {
+  local missing
+  missing=$(missing_packages)
+  node_is_usable || missing="$missing nodejs npm"
+  missing=$(echo $missing)
+  [ -n "$missing" ] || { say "The host has every package that Hive needs"; return; }
+  command -v apt-get >/dev/null || die "these are missing, and there is no apt-get to install them: $missing"
+  [ "$(id -u)" = 0 ] || die "these are missing; run as root, or: sudo apt-get install $missing"
+  quiet=false say "Installing $missing"
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -qq
+  # Services that a package brings (Open vSwitch) are started by start_openvswitch, also where there is no init.
+  apt-get install -y -qq --no-install-recommends $missing >/dev/null || die "apt-get could not install: $missing"
+}
+
+has_systemd() { [ -d /run/systemd/system ]; }
+
+start_openvswitch() {
+  ovs-vsctl --timeout=3 show >/dev/null 2>&1 && return
+  say "Starting Open vSwitch"
+  if has_systemd; then systemctl enable --now openvswitch-switch >/dev/null 2>&1
+  else /usr/share/openvswitch/scripts/ovs-ctl start --system-id=random >/dev/null 2>&1
+  fi || echo "install.sh: Open vSwitch did not start; 'hive doctor' says more" >&2
+}
+
+build() {
+  if [ ! -x node_modules/.bin/bun ]; then
+    say "Fetching the locked dependencies (npm ci)"
+    npm ci --no-fund --no-audit --loglevel=error
+  fi
+  say "Building dist/hive"
+  npm run --silent build
+}
+
+install_binary() {
+  install -D -m 0755 dist/hive "$PREFIX/bin/hive"
+  say "Installed $PREFIX/bin/hive"
+  # QEMU runs as this user, which owns nothing but its machines' files.
+  id hive-qemu >/dev/null 2>&1 || useradd --system --no-create-home --shell /usr/sbin/nologin hive-qemu
+  if $service && has_systemd; then
+    install -m 0644 hive.service /etc/systemd/system/hive.service
+    systemctl daemon-reload
+    systemctl enable --now hive >/dev/null 2>&1
+    say "Started hive.service (journalctl -u hive)"
+  fi
+}
+
+install_packages
+$dependencies_only && exit 0
+[ "$(id -u)" = 0 ] || die "must run as root: it installs a binary, a user and a service"
+build
+install_binary
+start_openvswitch
+say "Done. Next: hive quickstart"
