@@ -22,6 +22,8 @@ export interface InstanceRecord {
   readonly imageId: ImageId;
   readonly instanceType: string;
   readonly keyName?: string;
+  /** The key pair's public half at launch, one line in OpenSSH's form: it stays when the key pair is deleted. */
+  readonly publicKey?: string;
   readonly clientToken?: string;
 
   /** What the machine should be. `terminated` is final. */

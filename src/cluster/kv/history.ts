@@ -1,0 +1,98 @@
+import { assert } from "../../lib/assert.ts";
+import type { Revision } from "../../model/store.ts";
+import type { KeyChange } from "./state.ts";
+
+export type KeyEvent =
+  | { readonly kind: "changes"; readonly revision: Revision; readonly changes: readonly KeyChange[] }
+  | { readonly kind: "compacted"; readonly revision: Revision };
+
+/** How many key changes are kept for watchers that lag; some 10 to 60 MB at worst, as most values are still in use. */
+export const HISTORY_CHANGES_MAX = 50_000;
+
+/**
+ * The latest changes, for watchers. A watcher holds nothing but its position here: one that stalls costs no memory, and
+ * is told `compacted` when what it would read next has been dropped.
+ */
+export class History {
+  readonly #changesMax: number;
+  /** One event a revision, without gaps: `#events[#head]` is revision `#compacted + 1`. */
+  #events: { readonly revision: Revision; readonly changes: readonly KeyChange[] }[] = [];
+  #head = 0;
+  #changes = 0;
+  #compacted: Revision;
+  #closed = false;
+  #wake = Promise.withResolvers<void>();
+  watchers = 0;
+
+  constructor(startsAfter: Revision, changesMax = HISTORY_CHANGES_MAX) {
+    this.#compacted = startsAfter;
+    this.#changesMax = changesMax;
+  }
+
+  /** The changes of the next revision. */
+  record(revision: Revision, changes: readonly KeyChange[]): void {
+    assert(revision === this.#last() + 1, "history has no gaps");
+    this.#events.push({ revision, changes });
+    this.#changes += changes.length;
+    // The latest revision stays, however large it is.
+    while (this.#changes > this.#changesMax && this.#last() > this.#compacted + 1) {
+      this.#changes -= this.#events[this.#head]!.changes.length;
+      this.#head++;
+      this.#compacted++;
+    }
+    if (this.#head > 1024 && this.#head * 2 > this.#events.length) {
+      this.#events = this.#events.slice(this.#head);
+      this.#head = 0;
+    }
+    this.#awaken();
+  }
+
+  /** Forgets everything up to `revision`, as a state that is replaced whole (an installed snapshot) has to. */
+  restartAfter(revision: Revision): void {
+    this.#events = [];
+    this.#head = 0;
+    this.#changes = 0;
+    this.#compacted = revision;
+    this.#awaken();
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#awaken();
+  }
+
+  /** Every event after `fromRevision`. Ends after `compacted`, at abort and at close. */
+  async *watch(fromRevision: Revision, signal?: AbortSignal): AsyncGenerator<KeyEvent> {
+    let position = fromRevision;
+    const onAbort = () => this.#awaken();
+    signal?.addEventListener("abort", onAbort, { once: true });
+    this.watchers++;
+    try {
+      while (!signal?.aborted && !this.#closed) {
+        if (position < this.#compacted) {
+          yield { kind: "compacted", revision: this.#compacted };
+          return;
+        }
+        if (position < this.#last()) {
+          position++;
+          yield { kind: "changes", ...this.#events[this.#head + (position - this.#compacted - 1)]! };
+        } else {
+          await this.#wake.promise;
+        }
+      }
+    } finally {
+      this.watchers--;
+      signal?.removeEventListener("abort", onAbort);
+    }
+  }
+
+  #last(): Revision {
+    return this.#compacted + (this.#events.length - this.#head);
+  }
+
+  #awaken(): void {
+    const { resolve } = this.#wake;
+    this.#wake = Promise.withResolvers<void>();
+    resolve();
+  }
+}

@@ -1,0 +1,151 @@
+/**
+ * The replicated state machine: keys with revisions, indexes derived from them, leases. `apply` is pure and
+ * deterministic, with no clock, disk or chance in it: the same commands in the same order give the same state on every
+ * node. States are persistent: each one stays whole, and shares what did not change with the next.
+ *
+ * A command holds effects, not conditions: compares are checked by the sequencer (the leader) against the state after
+ * everything before it in the log, which is exactly the state that it will be applied to. So nodes whose versions index
+ * differently can't come to different verdicts.
+ */
+import { assert, unreachable } from "../../lib/assert.ts";
+import type { LeaseId, Revision } from "../../model/store.ts";
+import { LEASE_SLOT, type Schema, spaceOfKey } from "./schema.ts";
+import { emptyMap, getFrom, type SortedMap, scan, withKey, withoutKey } from "./sorted-map.ts";
+
+/** One key, in etcd's terms. `version` counts the writes since it was created, from 1. */
+export type KeyValue = {
+  readonly key: string;
+  /** Frozen JSON data. */
+  readonly value: object;
+  /** The version of the value's shape. */
+  readonly format: number;
+  readonly createRevision: Revision;
+  readonly modRevision: Revision;
+  readonly version: number;
+  readonly lease?: LeaseId;
+};
+
+export type Operation =
+  | {
+      readonly kind: "put";
+      readonly key: string;
+      readonly value: object;
+      readonly format: number;
+      readonly lease?: LeaseId;
+    }
+  | { readonly kind: "remove"; readonly key: string };
+
+export type Command =
+  | { readonly kind: "write"; readonly operations: readonly Operation[] }
+  | { readonly kind: "grant-lease"; readonly lease: LeaseId; readonly ttlMs: number }
+  | { readonly kind: "revoke-lease"; readonly lease: LeaseId };
+
+export type KeyChange = { readonly key: string; readonly before?: KeyValue; readonly after?: KeyValue };
+
+export type State = {
+  readonly revision: Revision;
+  readonly keys: SortedMap<KeyValue>;
+  /** By slot: entries under `value NUL key`. */
+  readonly indexes: readonly SortedMap<KeyValue>[];
+  /** The time to live of each lease, in ms. When it ends is the leader's affair, not the state's. */
+  readonly leases: ReadonlyMap<LeaseId, number>;
+};
+
+export function emptyState(schema: Schema): State {
+  const indexes = Array.from({ length: schema.slots }, () => emptyMap<KeyValue>());
+  return { revision: 0, keys: emptyMap(), indexes, leases: new Map() };
+}
+
+/** The state after `command`, and what it did to the keys. The revision rises by one if it did anything to them. */
+export function apply(schema: Schema, state: State, command: Command): { state: State; changes: readonly KeyChange[] } {
+  switch (command.kind) {
+    case "write":
+      return write(schema, state, command.operations);
+    case "grant-lease": {
+      assert(!state.leases.has(command.lease), "a lease is granted once");
+      return { state: { ...state, leases: new Map(state.leases).set(command.lease, command.ttlMs) }, changes: [] };
+    }
+    case "revoke-lease": {
+      const attached = scan(state.indexes[LEASE_SLOT]!, ...indexBounds(command.lease));
+      const leases = new Map(state.leases);
+      leases.delete(command.lease);
+      const operations = attached.map(({ key }): Operation => ({ kind: "remove", key }));
+      return write(schema, { ...state, leases }, operations);
+    }
+    default:
+      return unreachable(command);
+  }
+}
+
+function write(schema: Schema, state: State, operations: readonly Operation[]) {
+  const revision = state.revision + 1;
+  const changes: KeyChange[] = [];
+  const indexes = [...state.indexes];
+  let keys = state.keys;
+  for (const operation of operations) {
+    const { key } = operation;
+    const before = getFrom(keys, key);
+    assert(before?.modRevision !== revision, "a command writes each key once");
+    const after = operation.kind === "put" ? written(operation, before, revision) : undefined;
+    assert(after?.lease === undefined || state.leases.has(after.lease), "a record hangs on a lease that exists");
+    if (!before && !after) continue;
+    keys = after ? withKey(keys, key, after) : withoutKey(keys, key);
+    reindex(schema, indexes, key, before, after);
+    changes.push({ key, ...(before && { before }), ...(after && { after }) });
+  }
+  return changes.length === 0 ? { state, changes } : { state: { ...state, revision, keys, indexes }, changes };
+}
+
+function written(put: Operation & { kind: "put" }, before: KeyValue | undefined, revision: Revision): KeyValue {
+  return {
+    key: put.key,
+    value: put.value,
+    format: put.format,
+    createRevision: before?.createRevision ?? revision,
+    modRevision: revision,
+    version: (before?.version ?? 0) + 1,
+    ...(put.lease !== undefined && { lease: put.lease }),
+  };
+}
+
+function reindex(
+  schema: Schema,
+  indexes: SortedMap<KeyValue>[],
+  key: string,
+  before: KeyValue | undefined,
+  after: KeyValue | undefined,
+): void {
+  for (const [slot, values] of placements(schema, key, before)) {
+    for (const value of values) indexes[slot] = withoutKey(indexes[slot]!, indexKey(value, key));
+  }
+  for (const [slot, values] of placements(schema, key, after)) {
+    for (const value of values) indexes[slot] = withKey(indexes[slot]!, indexKey(value, key), after!);
+  }
+}
+
+/** Where an entry stands in the indexes: for each slot, the values it is found under. */
+export function placements(schema: Schema, key: string, entry: KeyValue | undefined): [number, readonly string[]][] {
+  if (!entry) return [];
+  const found: [number, readonly string[]][] = [];
+  if (entry.lease !== undefined) found.push([LEASE_SLOT, [entry.lease]]);
+  for (const index of spaceOfKey(schema, key)?.indexes ?? []) {
+    const values = index.of(entry.value);
+    if (values === undefined) continue;
+    found.push([index.slot, typeof values === "string" ? [values] : values]);
+  }
+  return found;
+}
+
+export const indexKey = (value: string, key: string): string => `${escaped(value)}\0${key}`;
+
+/** The bounds of everything under one value of an index. */
+export function indexBounds(value: string): [from: string, to: string] {
+  const prefix = escaped(value);
+  return [`${prefix}\0`, `${prefix}\u0001`];
+}
+
+/** NUL ends the value in an index key, so one within the value (a user's tag, say) has to look different. */
+function escaped(value: string): string {
+  if (!value.includes("\0") && !value.includes("\u0001")) return value;
+  return value.replaceAll("\u0001", "\u0001b").replaceAll("\0", "\u0001a");
+}
