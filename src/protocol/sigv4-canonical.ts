@@ -138,13 +138,27 @@ export const stringToSign = (time: string, scope: string, canonicalRequest: stri
 
 /** `20150830T123600Z` as milliseconds since the epoch; undefined when it is not of that form. */
 export function parseBasicTime(text: string): number | undefined {
-  if (!/^\d{8}T\d{6}Z$/.test(text)) return undefined;
-  const part = (from: number, to: number) => Number(text.slice(from, to));
-  const month = part(4, 6);
-  const day = part(6, 8);
-  if (month < 1 || month > 12 || day < 1 || day > 31) return undefined;
-  if (part(9, 11) > 23 || part(11, 13) > 59 || part(13, 15) > 60) return undefined;
-  return Date.UTC(part(0, 4), month - 1, day, part(9, 11), part(11, 13), part(13, 15));
+  if (text.length !== 16 || text[8] !== "T" || text[15] !== "Z") return undefined;
+  const month = digits(text, 4, 6);
+  const day = digits(text, 6, 8);
+  const hour = digits(text, 9, 11);
+  const minute = digits(text, 11, 13);
+  const second = digits(text, 13, 15);
+  if (!(month >= 1 && month <= 12 && day >= 1 && day <= 31 && hour <= 23 && minute <= 59 && second <= 60))
+    return undefined;
+  const ms = Date.UTC(digits(text, 0, 4), month - 1, day, hour, minute, second);
+  return Number.isNaN(ms) ? undefined : ms;
+}
+
+/** A decimal number; NaN when a character is no digit. */
+function digits(text: string, from: number, to: number): number {
+  let value = 0;
+  for (let at = from; at < to; at++) {
+    const digit = text.charCodeAt(at) - 48;
+    if (digit < 0 || digit > 9) return Number.NaN;
+    value = value * 10 + digit;
+  }
+  return value;
 }
 
 /** Milliseconds since the epoch as `20150830T123600Z`. */

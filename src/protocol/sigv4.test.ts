@@ -235,7 +235,8 @@ async function signedBySdk(service: string, request: object): Promise<Record<str
 }
 
 const parameters = fc.dictionary(
-  fc.string({ unit: "grapheme", minLength: 1, maxLength: 12 }),
+  // The SDK's signer itself loses a parameter of this name.
+  fc.string({ unit: "grapheme", minLength: 1, maxLength: 12 }).filter((name) => name !== "__proto__"),
   fc.string({ unit: "grapheme", maxLength: 20 }),
   { maxKeys: 5 },
 );

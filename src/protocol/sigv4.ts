@@ -176,18 +176,20 @@ function readHeaderClaim(headers: SignableHeaders, header: string): Checked<Clai
       );
   }
   const time = readTime(headers);
-  const lacks = [
-    credential ? "" : "Authorization header requires 'Credential' parameter.",
-    signature ? "" : "Authorization header requires 'Signature' parameter.",
-    signedHeaders ? "" : "Authorization header requires 'SignedHeaders' parameter.",
-    time === undefined ? "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header." : "",
-  ].filter((sentence) => sentence !== "");
-  if (lacks.length > 0) return incomplete(lacks.join(" "));
+  if (!credential || !signature || !signedHeaders || time === undefined) {
+    const lacks = [
+      credential ? "" : "Authorization header requires 'Credential' parameter.",
+      signature ? "" : "Authorization header requires 'Signature' parameter.",
+      signedHeaders ? "" : "Authorization header requires 'SignedHeaders' parameter.",
+      time === undefined ? "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header." : "",
+    ];
+    return incomplete(lacks.filter((sentence) => sentence !== "").join(" "));
+  }
   return completeClaim({
-    credential: credential!,
-    signedHeaders: signedHeaders!,
-    signature: signature!,
-    time: time!,
+    credential,
+    signedHeaders,
+    signature,
+    time,
     presigned: false,
     expiresSeconds: 0,
     sessionToken: headerOf(headers, "x-amz-security-token"),
