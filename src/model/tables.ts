@@ -156,6 +156,7 @@ export const networkInterfaces = defineTable({
     byInstance: (r) => r.attachment?.instanceId,
     byGroup: (r) => r.groupIds,
     byPublicIp: (r) => r.publicIp,
+    byMac: (r) => `${r.vpcId}/${r.macAddress}`,
     byPrivateIp: (r) => r.privateIpAddresses.map((a) => `${r.vpcId}/${a.address}`),
   },
 });
