@@ -5,7 +5,10 @@
 import { existsSync } from "node:fs";
 
 const GROUPS: Record<string, readonly (readonly string[])[]> = {
-  default: [["src", "smithy"], ["test/compat", "test/integration"]],
+  default: [
+    ["src", "smithy"],
+    ["test/compat", "test/integration"],
+  ],
   slow: [["test/slow"]],
 };
 /** One test's own limit; a guest under software emulation on a busy machine is slow. */

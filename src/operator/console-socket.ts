@@ -3,12 +3,13 @@ import type { ServerWebSocket, WebSocketHandler } from "bun";
 
 /** The node's serial consoles; kept by the hypervisor. */
 export interface ConsoleHub {
-  /** True for an instance that has, or had, a machine on this node. */
-  has(instanceId: string): boolean;
-  /** What the console said so far, the last part of it. */
-  output(instanceId: string): Promise<Uint8Array>;
-  /** Calls `onData` with what the console says from now on, and `onEnd` when the machine is gone. */
-  watch(instanceId: string, onData: (bytes: Uint8Array) => void, onEnd: () => void): () => void;
+  /** The end of what the console said since the last start; undefined for an instance that has no console here. */
+  output(instanceId: string): Uint8Array | undefined;
+  /**
+   * Calls `onData` with what the console says from now on, and `onEnd` when the machine is gone; with `output` in the same
+   * turn of the event loop nothing is missing or double. Undefined when no machine runs.
+   */
+  watch(instanceId: string, onData: (bytes: Uint8Array) => void, onEnd: () => void): (() => void) | undefined;
   /** Types into the console; false when no machine runs. */
   write(instanceId: string, bytes: Uint8Array): boolean;
 }
@@ -22,28 +23,28 @@ export interface ConsoleSocketData {
 /** Above this a watcher is too slow to follow; it's closed rather than allowed to fill memory. */
 const BACKLOG_BYTES_MAX = 4 * 1024 * 1024;
 
-/** Bun's handlers for console sockets. A new watcher is first sent the tail of what was said before. */
+/** How much of what was said before a new watcher is sent: a screen or two. */
+const TAIL_BYTES = 4 * 1024;
+
+/** Bun's handlers for console sockets. */
 export const consoleWebSocket: WebSocketHandler<ConsoleSocketData> = {
   maxPayloadLength: 64 * 1024,
+  // A console may be silent for days; the connection's end is noticed by TCP.
   idleTimeout: 0,
-  async open(socket: ServerWebSocket<ConsoleSocketData>) {
+  open(socket: ServerWebSocket<ConsoleSocketData>) {
     const { hub, instanceId } = socket.data;
-    const pending: Uint8Array[] = [];
-    let live = false;
-    const send = (bytes: Uint8Array) => {
-      if (socket.getBufferedAmount() > BACKLOG_BYTES_MAX) socket.close(1013, "too slow to follow the console");
-      else socket.sendBinary(bytes);
-    };
-    socket.data.unwatch = hub.watch(
+    const before = hub.output(instanceId);
+    if (before && before.byteLength > 0) socket.sendBinary(before.subarray(-TAIL_BYTES));
+    const unwatch = hub.watch(
       instanceId,
-      (bytes) => (live ? send(bytes) : pending.push(bytes)),
+      (bytes) => {
+        if (socket.getBufferedAmount() > BACKLOG_BYTES_MAX) socket.close(1013, "too slow to follow the console");
+        else socket.sendBinary(bytes);
+      },
       () => socket.close(1000, "the machine has ended"),
     );
-    const before = await hub.output(instanceId);
-    // What arrived while the log was read stands in the log too, as far as it was written: better twice than never.
-    if (before.byteLength > 0) send(before.subarray(-BACKLOG_TAIL_BYTES));
-    live = true;
-    if (before.byteLength === 0) for (const bytes of pending) send(bytes);
+    if (unwatch) socket.data.unwatch = unwatch;
+    else socket.close(1000, "no machine is running");
   },
   message(socket, message) {
     const bytes = typeof message === "string" ? new TextEncoder().encode(message) : new Uint8Array(message);
@@ -54,34 +55,51 @@ export const consoleWebSocket: WebSocketHandler<ConsoleSocketData> = {
   },
 };
 
-const BACKLOG_TAIL_BYTES = 4096;
-
-/** The console's log as a stream; with `follow`, what comes after it too, until the machine ends or the reader goes. */
-export async function watchLog(
+/**
+ * The console's output as a stream; with `follow`, what comes after it too, until the machine ends or the reader goes.
+ * Undefined for an instance that has no console here.
+ */
+export function streamConsole(
   hub: ConsoleHub,
   instanceId: string,
   follow: boolean,
   signal: AbortSignal,
-): Promise<ReadableStream<Uint8Array> | undefined> {
-  if (!hub.has(instanceId)) return undefined;
-  let unwatch = () => {};
-  return new ReadableStream<Uint8Array>({
-    async start(controller) {
-      const end = () => {
-        unwatch();
-        try {
+): ReadableStream<Uint8Array> | undefined {
+  const before = hub.output(instanceId);
+  if (!before) return undefined;
+  let unwatch: (() => void) | undefined;
+  return new ReadableStream<Uint8Array>(
+    {
+      start(controller) {
+        const end = () => {
+          if (!unwatch) return;
+          unwatch();
+          unwatch = undefined;
           controller.close();
-        } catch {
-          // Already closed by the reader.
+        };
+        controller.enqueue(before);
+        if (follow) {
+          const watched = hub.watch(
+            instanceId,
+            (bytes) => {
+              if ((controller.desiredSize ?? 0) < -BACKLOG_BYTES_MAX) end();
+              else controller.enqueue(bytes);
+            },
+            end,
+          );
+          if (watched) {
+            unwatch = watched;
+            signal.addEventListener("abort", end, { once: true });
+            return;
+          }
         }
-      };
-      controller.enqueue(await hub.output(instanceId));
-      if (!follow) return end();
-      signal.addEventListener("abort", end, { once: true });
-      unwatch = hub.watch(instanceId, (bytes) => controller.enqueue(bytes), end);
+        controller.close();
+      },
+      cancel() {
+        unwatch?.();
+        unwatch = undefined;
+      },
     },
-    cancel() {
-      unwatch();
-    },
-  });
+    new ByteLengthQueuingStrategy({ highWaterMark: 64 * 1024 }),
+  );
 }

@@ -6,7 +6,7 @@ import { Hono } from "hono";
 import type { Log } from "../lib/log.ts";
 import type { Result } from "../lib/result.ts";
 import { GIB } from "../lib/units.ts";
-import { type ConsoleHub, type ConsoleSocketData, watchLog } from "./console-socket.ts";
+import { type ConsoleHub, type ConsoleSocketData, streamConsole } from "./console-socket.ts";
 import { type ImportPorts, importImage, importRequest } from "./import-image.ts";
 import { type AwsError, awsError, idNotFoundInRoute, internalError, invalidParameterValue } from "./route-errors.ts";
 import type { StatusReport } from "./status.ts";
@@ -70,7 +70,7 @@ export function operatorRoutes(ports: OperatorPorts): Hono<{ Bindings: { server:
     const allowed = await ports.authenticate(c.req.raw, new Uint8Array());
     if (!allowed.ok) return refuse(allowed.error);
     const instanceId = c.req.param("instanceId");
-    if (!ports.consoles.has(instanceId)) return refuse(idNotFoundInRoute(instanceId));
+    if (!ports.consoles.output(instanceId)) return refuse(idNotFoundInRoute(instanceId));
     const upgraded = c.env.server.upgrade(c.req.raw, { data: { instanceId, hub: ports.consoles } });
     return upgraded ? new Response(null, { status: 101 }) : refuse(invalidParameterValue("a console is a websocket"));
   });
@@ -78,7 +78,7 @@ export function operatorRoutes(ports: OperatorPorts): Hono<{ Bindings: { server:
   app.get("/_hive/logs/:instanceId", async (c) => {
     const allowed = await ports.authenticate(c.req.raw, new Uint8Array());
     if (!allowed.ok) return refuse(allowed.error);
-    const stream = await watchLog(
+    const stream = streamConsole(
       ports.consoles,
       c.req.param("instanceId"),
       c.req.query("follow") === "true",

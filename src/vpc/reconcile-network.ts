@@ -76,6 +76,8 @@ export interface NetworkAgentOptions {
   readonly random: Random;
   readonly log: Log;
   readonly host: NetworkHost;
+  /** Hears when `status` says something else than before. */
+  readonly onStatus?: (status: NetworkStatus) => void;
 }
 
 /** Every table that a plan reads. */
@@ -108,7 +110,9 @@ export function createNetworkAgent(options: NetworkAgentOptions): NetworkAgent {
       if (ok) log.info("network.ok", { reason });
       else log.warn("network.not-ok", { reason });
     }
+    const told = next.ok !== status.ok || next.reason !== status.reason || next.ports !== status.ports;
     status = next;
+    if (told) options.onStatus?.(next);
   };
 
   const onePass = async (fresh: boolean) => {

@@ -1,0 +1,71 @@
+/** `hive server`: reads the configuration, runs a daemon until a signal, and says what went wrong in a sentence. */
+import { readFile } from "node:fs/promises";
+import { resolve } from "node:path";
+import type { ServerFlags } from "./cli/program.ts";
+import { readConfig } from "./config/load-config.ts";
+import { startDaemon } from "./daemon.ts";
+import { jsonLog, lineBuffer } from "./lib/log.ts";
+import { fail, ok, type Result } from "./lib/result.ts";
+import { parseRoles } from "./model/roles.ts";
+
+/** Runs a daemon. @returns the exit code: 0 stopped by a signal, 1 could not start, 2 wrong usage */
+export async function serve(flags: ServerFlags): Promise<number> {
+  const roles = parseRoles(flags.role);
+  if (!roles.ok) return complain(roles.error, 2);
+  const text = await configText(flags.config);
+  if (!text.ok) return complain(text.error, 1);
+  const config = readConfig(text.value, flags.config ?? "configuration", {
+    listen: flags.listen,
+    accel: flags.accel,
+    network: flags.network,
+    region: flags.region,
+    zone: flags.zone,
+    accountId: flags.accountId,
+    logLevel: flags.logLevel,
+  });
+  if (!config.ok) return complain(config.error, 2);
+
+  const stop = new AbortController();
+  for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => stop.abort());
+  // A daemon whose terminal is gone goes on.
+  process.on("SIGHUP", () => undefined);
+
+  // A reader of our output that goes away is no reason to stop.
+  process.stdout.on("error", () => undefined);
+  const output = lineBuffer((text) => void process.stdout.write(text));
+  const daemon = await startDaemon({
+    config: config.value,
+    roles: roles.value,
+    dataDir: resolve(flags.dataDir),
+    env: process.env,
+    log: jsonLog(output.write, config.value.logLevel, Date.now),
+  });
+  if (!daemon.ok) {
+    output.flush();
+    return complain(daemon.error, 1);
+  }
+  const { endpoint, awsFolder } = daemon.value;
+  output.write(
+    `use it with: export AWS_PROFILE=hive AWS_CONFIG_FILE=${awsFolder}/config AWS_SHARED_CREDENTIALS_FILE=${awsFolder}/credentials\n` +
+      `ready ${endpoint}\n`,
+  );
+
+  if (!stop.signal.aborted) await new Promise((done) => stop.signal.addEventListener("abort", done, { once: true }));
+  await daemon.value.stop({ stopInstances: flags.stopInstancesOnExit === true });
+  output.flush();
+  return 0;
+}
+
+async function configText(file: string | undefined): Promise<Result<string, string>> {
+  if (file === undefined) return ok("");
+  try {
+    return ok(await readFile(file, "utf8"));
+  } catch (cause) {
+    return fail(`the configuration ${file} cannot be read: ${cause instanceof Error ? cause.message : cause}`);
+  }
+}
+
+function complain(message: string, code: number): number {
+  process.stderr.write(`hive server: ${message}\n`);
+  return code;
+}

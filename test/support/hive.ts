@@ -1,0 +1,167 @@
+/**
+ * A real `hive server` on a test node (its own network namespace and Open vSwitch), and the clients that strangers use: the AWS
+ * CLI and ssh, run in the same namespace. Everything ends with the node; machines that still run are ended by their pid.
+ */
+import { chmodSync, existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { join } from "node:path";
+import { type Spawned, type TestNode, until, withNode } from "./netns.ts";
+
+export const PROJECT = join(import.meta.dir, "../..");
+export const HIVE = join(PROJECT, "dist/hive");
+/** Debian's AWS CLI; another `aws` may come first in PATH. */
+const AWS = existsSync("/usr/bin/aws") ? "/usr/bin/aws" : "aws";
+/** Packages and built images, kept between runs. */
+export const IMAGE_CACHE = process.env.HIVE_TEST_CACHE ?? join(PROJECT, ".cache/images");
+
+export interface Hive {
+  readonly node: TestNode;
+  readonly dataDir: string;
+  readonly endpoint: string;
+  /** The daemon's process; another one after `restart`. */
+  readonly pid: number;
+  /** Runs the AWS CLI and parses its JSON. Throws what it printed when it fails. */
+  // biome-ignore lint/suspicious/noExplicitAny: answers are of every shape, and looked into by tests
+  aws(...words: string[]): Promise<any>;
+  /** Runs the AWS CLI, which has to fail; gives what it printed. */
+  awsFails(...words: string[]): Promise<string>;
+  /** Runs a `hive` command and gives its stdout. */
+  hive(...words: string[]): Promise<string>;
+  /** Runs a command on a guest by ssh. */
+  ssh(address: string, keyFile: string, command: string, user?: string): Promise<string>;
+  /** What the daemon printed. */
+  output(): string;
+  /** Ends the daemon with a signal (default SIGKILL) and starts another on the same directory. */
+  restart(signal?: NodeJS.Signals): Promise<void>;
+  kill(signal?: NodeJS.Signals): Promise<void>;
+  start(): Promise<void>;
+}
+
+export interface HiveOptions {
+  readonly accel?: "none" | "tcg" | "auto";
+  readonly flags?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+/** Starts a node and a daemon on it, hands them to `body`, and ends everything. */
+export async function withHive<T>(body: (hive: Hive) => Promise<T>, options: HiveOptions = {}): Promise<T> {
+  return withNode(async (node) => {
+    chmodSync(node.directory, 0o711); // QEMU's own user passes through to its machine's folder
+    const hive = new RunningHive(node, options);
+    try {
+      await hive.start();
+      return await body(hive);
+    } catch (cause) {
+      console.error(hive.output().split("\n").slice(-40).join("\n"));
+      throw cause;
+    } finally {
+      await hive.kill();
+      endMachines(hive.dataDir);
+    }
+  });
+}
+
+class RunningHive implements Hive {
+  readonly node: TestNode;
+  readonly dataDir: string;
+  readonly endpoint = "http://127.0.0.1:9999";
+  readonly #options: HiveOptions;
+  #daemon: Spawned | undefined;
+  #printed = "";
+
+  constructor(node: TestNode, options: HiveOptions) {
+    this.node = node;
+    this.dataDir = join(node.directory, "data");
+    this.#options = options;
+  }
+
+  get pid(): number {
+    return this.#daemon?.pid ?? 0;
+  }
+
+  async start(): Promise<void> {
+    const { accel = "tcg", flags = [], env = {} } = this.#options;
+    this.#daemon = this.node.spawn([
+      "env",
+      ...Object.entries(env).map(([name, value]) => `${name}=${value}`),
+      HIVE,
+      "server",
+      "--role=all",
+      "--data-dir",
+      this.dataDir,
+      "--accel",
+      accel,
+      ...flags,
+    ]);
+    await this.#daemon.waitFor(/^ready /m, 30_000);
+  }
+
+  async kill(signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
+    if (!this.#daemon) return;
+    await this.#daemon.kill(signal);
+    this.#printed += this.#daemon.output();
+    this.#daemon = undefined;
+  }
+
+  async restart(signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
+    await this.kill(signal);
+    await this.start();
+  }
+
+  output(): string {
+    return this.#printed + (this.#daemon?.output() ?? "");
+  }
+
+  get #environment(): Record<string, string> {
+    return {
+      AWS_PROFILE: "hive",
+      AWS_CONFIG_FILE: join(this.dataDir, "aws/config"),
+      AWS_SHARED_CREDENTIALS_FILE: join(this.dataDir, "aws/credentials"),
+      AWS_PAGER: "",
+      AWS_MAX_ATTEMPTS: "1",
+      HIVE_ENDPOINT: this.endpoint,
+    };
+  }
+
+  #awsArguments(words: string[]): string[] {
+    return [AWS, "--endpoint-url", this.endpoint, "--output", "json", ...words];
+  }
+
+  async aws(...words: string[]) {
+    const { stdout } = await this.node.exec(this.#awsArguments(words), { env: this.#environment, timeoutMs: 300_000 });
+    return stdout.trim() === "" ? undefined : JSON.parse(stdout);
+  }
+
+  async awsFails(...words: string[]): Promise<string> {
+    const { code, stdout, stderr } = await this.node.try(this.#awsArguments(words), { env: this.#environment });
+    if (code === 0) throw new Error(`aws ${words.join(" ")} succeeded: ${stdout}`);
+    return stderr;
+  }
+
+  async hive(...words: string[]): Promise<string> {
+    const { stdout } = await this.node.exec([HIVE, ...words], { env: this.#environment, timeoutMs: 600_000 });
+    return stdout.trim();
+  }
+
+  async ssh(address: string, keyFile: string, command: string, user = "root"): Promise<string> {
+    const known = join(this.node.directory, "known-hosts");
+    const argv = [
+      ...["ssh", "-i", keyFile, "-o", "StrictHostKeyChecking=accept-new", "-o", `UserKnownHostsFile=${known}`],
+      ...["-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "LogLevel=ERROR", `${user}@${address}`, command],
+    ];
+    return (await this.node.exec(argv, { timeoutMs: 120_000 })).stdout;
+  }
+}
+
+/** Ends the machines of a data directory, which is where their processes work. */
+function endMachines(dataDir: string): void {
+  for (const proc of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
+    try {
+      const isMachine = readFileSync(`/proc/${proc}/comm`, "utf8").startsWith("qemu-system");
+      if (isMachine && readlinkSync(`/proc/${proc}/cwd`).startsWith(dataDir)) process.kill(Number(proc), "SIGKILL");
+    } catch {
+      // Gone meanwhile.
+    }
+  }
+}
+
+export { until };
