@@ -26,6 +26,7 @@ import { type HostError, ioFailed, missingProgram } from "./host-error.ts";
 import { BootSlots } from "./hypervisor/boot-slots.ts";
 import { consoleFiles, Guest, stderrFile } from "./hypervisor/guest.ts";
 import { type LaunchRecord, readLaunchRecord, removeLaunchRecord } from "./hypervisor/launch-record.ts";
+import { DevicePlugger } from "./hypervisor/plug-devices.ts";
 import { endProcess, findGuests, hostBootId, isAlive, processOf } from "./hypervisor/process.ts";
 import { ppmToJpeg } from "./hypervisor/screenshot.ts";
 import { ensureGuestTap, letOpenTun } from "./hypervisor/tap.ts";
@@ -33,21 +34,11 @@ import { makeVolumeFile, orphanVolumes, removeVolumeFile } from "./hypervisor/vo
 import { removeTap } from "./net/tap.ts";
 import { asGuestUser, type GuestUser, giveTo, guestUser, letRead } from "./privilege.ts";
 import {
-  blockNodeNames,
-  blockNodes,
-  diskDevice,
   instanceFolder,
-  nicBackend,
-  nicBackendId,
-  nicDevice,
-  type Place,
-  portPlace,
   type QemuFacts,
-  type QmpArguments,
   qemuCommandLine,
   runFile,
   runFolder,
-  SPARE_PORTS,
   translationCacheMib,
 } from "./qemu/command-line.ts";
 import { searchPath } from "./run.ts";
@@ -69,7 +60,6 @@ export interface QemuHypervisorOptions {
 }
 
 export const QEMU_PROGRAM = "qemu-system-x86_64";
-const UNPLUG_MS = 15 * SECOND_MS;
 const SCREEN_BYTES_MAX = 256 * MIB;
 const ADOPT_MS = 2 * SECOND_MS;
 
@@ -102,6 +92,7 @@ class Qemu implements QemuHypervisor {
   readonly #options: QemuHypervisorOptions;
   readonly #guests = new Map<InstanceId, Guest>();
   readonly #bootSlots: BootSlots;
+  readonly #plugger: DevicePlugger;
   #listener: (id?: InstanceId) => void = () => {};
   /** Adopted machines that have not been heard of yet. */
   #adopting: Promise<unknown> = Promise.resolve();
@@ -112,6 +103,11 @@ class Qemu implements QemuHypervisor {
     this.confinement = { user, limits };
     const slots = options.bootSlots ?? Math.max(2, availableParallelism()) * (options.accel === "kvm" ? 4 : 1);
     this.#bootSlots = new BootSlots(slots, () => this.#listener());
+    this.#plugger = new DevicePlugger({
+      facts: this.#facts(),
+      allowDisk: (disk) => this.#allowDisk(disk),
+      makeTaps: (nics) => this.#makeTaps(nics),
+    });
     for (const folder of [options.dataDir, this.#path("instances")]) letRead(user, folder);
     if (limits.kind === "none") options.log.warn("guests.unlimited", { reason: limits.reason });
     if (options.network === "tap" && letOpenTun(user)) {
@@ -240,13 +236,13 @@ class Qemu implements QemuHypervisor {
       case "resume":
         return guest.execute("cont");
       case "plug-disk":
-        return this.#plugDisk(guest, step.disk);
+        return this.#plugger.plugDisk(guest, step.disk);
       case "unplug-disk":
-        return this.#unplugDisk(guest, step.volumeId);
+        return this.#plugger.unplugDisk(guest, step.volumeId);
       case "plug-nic":
-        return this.#plugNic(guest, step.nic);
+        return this.#plugger.plugNic(guest, step.nic);
       case "unplug-nic":
-        return this.#unplugNic(guest, step.eniId);
+        return this.#plugger.unplugNic(guest, step.eniId);
       default:
         return unreachable(step);
     }
@@ -394,78 +390,6 @@ class Qemu implements QemuHypervisor {
     for (const volumeId of desired.deleteOnTermination) removeVolumeFile(this.#options.dataDir, volumeId);
     rmSync(stderrFile(this.#options.dataDir, desired.id), { force: true });
     return ok(undefined);
-  }
-
-  async #plugDisk(guest: Guest, disk: DesiredDisk): Promise<Result<void, HostError>> {
-    this.#allowDisk(disk);
-    for (const node of blockNodes(disk)) {
-      const added = await guest.execute("blockdev-add", node);
-      if (!added.ok && !/already exists|duplicate/i.test(added.error.message)) return added;
-    }
-    const plugged = await this.#addDevice(guest, (place) => diskDevice(disk, place));
-    if (!plugged.ok) {
-      await this.#removeNodes(guest, disk.volumeId);
-      return plugged;
-    }
-    guest.remember({ disks: [...guest.record.disks, disk.volumeId] });
-    return ok(undefined);
-  }
-
-  async #unplugDisk(guest: Guest, volumeId: string): Promise<Result<void, HostError>> {
-    const removed = await this.#removeDevice(guest, volumeId);
-    if (!removed.ok) return removed;
-    await this.#removeNodes(guest, volumeId);
-    guest.remember({ disks: guest.record.disks.filter((disk) => disk !== volumeId) });
-    return ok(undefined);
-  }
-
-  async #removeNodes(guest: Guest, volumeId: string): Promise<void> {
-    for (const name of blockNodeNames(volumeId)) await guest.execute("blockdev-del", { "node-name": name });
-  }
-
-  async #plugNic(guest: Guest, nic: DesiredNic): Promise<Result<void, HostError>> {
-    const made = await this.#makeTaps([nic]);
-    if (!made.ok || this.#options.network === "none") return made;
-    const facts = this.#facts();
-    const added = await guest.execute("netdev_add", nicBackend(nic, facts));
-    if (!added.ok && !/duplicate/i.test(added.error.message)) return added;
-    const plugged = await this.#addDevice(guest, (place) => nicDevice(nic, facts, place));
-    if (!plugged.ok) {
-      await guest.execute("netdev_del", { id: nicBackendId(nic.eniId) });
-      return plugged;
-    }
-    guest.remember({ nics: [...guest.record.nics, { eniId: nic.eniId, tap: nic.tap }] });
-    return ok(undefined);
-  }
-
-  async #unplugNic(guest: Guest, eniId: string): Promise<Result<void, HostError>> {
-    const removed = await this.#removeDevice(guest, eniId);
-    if (!removed.ok) return removed;
-    await guest.execute("netdev_del", { id: nicBackendId(eniId) });
-    const nic = guest.record.nics.find((known) => known.eniId === eniId);
-    guest.remember({ nics: guest.record.nics.filter((known) => known.eniId !== eniId) });
-    if (!nic || this.#options.network !== "tap") return ok(undefined);
-    return removeTap(nic.tap);
-  }
-
-  /** Plugs into the first root port that is free: QEMU says which are not. */
-  async #addDevice(guest: Guest, device: (place: Place) => QmpArguments): Promise<Result<unknown, HostError>> {
-    const ports = guest.record.disks.length + guest.record.nics.length + SPARE_PORTS;
-    for (let port = 0; port < ports; port++) {
-      const added = await guest.execute("device_add", device(portPlace(port)));
-      if (added.ok || /Duplicate (device )?ID/i.test(added.error.message)) return ok(undefined);
-      if (/Bus '.*' not found/.test(added.error.message)) break;
-      if (!/already (occupied|in use)|not available|in use by/i.test(added.error.message)) return added;
-    }
-    return fail({ kind: "unsupported", message: `${guest.id} has no free slot for another device` });
-  }
-
-  async #removeDevice(guest: Guest, device: string): Promise<Result<void, HostError>> {
-    const deleted = guest.deviceDeleted(device, UNPLUG_MS);
-    const asked = await guest.execute("device_del", { id: device });
-    if (!asked.ok) return /not found/i.test(asked.error.message) ? ok(undefined) : asked;
-    if (await deleted) return ok(undefined);
-    return fail({ kind: "timeout", message: `the guest did not let go of ${device} within ${UNPLUG_MS / 1000} s` });
   }
 
   async sweep(instances: ReadonlySet<string>, volumes: ReadonlySet<string>): Promise<void> {

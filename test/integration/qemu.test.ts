@@ -1,12 +1,13 @@
 /** The hypervisor on real QEMU processes with the tiny image. Needs root for users and TAPs; says so where it is skipped. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import type { Desired } from "../../src/compute/desired.ts";
 import type { Machine } from "../../src/compute/hypervisor-port.ts";
 import { consoleFiles } from "../../src/host/hypervisor/guest.ts";
 import { findGuests, processOf } from "../../src/host/hypervisor/process.ts";
 import type { QemuHypervisor } from "../../src/host/hypervisor.ts";
+import { run } from "../../src/host/run.ts";
 import { present } from "../../src/lib/assert.ts";
 import { ComputeLab, printed, until, WAIT_MS } from "./compute-lab.ts";
 
@@ -218,6 +219,32 @@ test(
     await lab.apply(hypervisor, desired, { do: "kill" }, { do: "reap" });
     if (root) expect(existsSync(`/sys/class/net/${desired.nics[0]!.tap}`)).toBe(false);
     expect(existsSync(consoleFiles(lab.dataDir, desired.id).log)).toBe(true);
+  },
+  TEST_MS,
+);
+
+test.skipIf(!root)(
+  "a disk that is full while a volume is made fails for good, by name, with nothing half-made (needs root to mount a small disk)",
+  async () => {
+    const full = await ComputeLab.open();
+    const volumes = join(full.dataDir, "volumes");
+    mkdirSync(volumes);
+    expect((await run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", volumes])).ok).toBe(true);
+    try {
+      const hypervisor = await full.hypervisor();
+      const desired = full.desired();
+      const made = await hypervisor.apply(desired, { do: "make-volume", disk: desired.disks[0]! });
+      expect(made.ok).toBe(false);
+      if (!made.ok) {
+        expect(made.error.permanent).toBe(true);
+        expect(made.error.transition.code).toBe("Server.InsufficientVolumeCapacity");
+        expect(made.error.transition.message).toContain("No space left on device");
+      }
+      expect(readdirSync(volumes)).toEqual([]);
+    } finally {
+      await run(["umount", volumes]);
+      await full.close();
+    }
   },
   TEST_MS,
 );

@@ -1,9 +1,9 @@
 /** Volumes of instances as files: made when a machine first needs them, removed when their instance is terminated. */
 import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import type { DesiredDisk } from "../../compute/desired.ts";
 import { fail, ok, type Result } from "../../lib/result.ts";
 import type { VolumeId } from "../../model/ids.ts";
-import type { DesiredDisk } from "../../compute/desired.ts";
 import { volumeFile } from "../../model/node-files.ts";
 import type { HostError } from "../host-error.ts";
 import { createVolume } from "../qemu-img.ts";
