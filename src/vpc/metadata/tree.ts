@@ -6,8 +6,9 @@
 import { privateDnsName, publicDnsName } from "../../model/dns-names.ts";
 import type { InstanceRecord } from "../../model/instance.ts";
 import type { NetworkInterfaceRecord } from "../../model/network.ts";
+import { interfacesOf } from "../../model/owned.ts";
 import type { Reader } from "../../model/store.ts";
-import { images, keyPairs, networkInterfaces, securityGroups, subnets, tags, vpcs } from "../../model/tables.ts";
+import { images, securityGroups, subnets, tags, vpcs } from "../../model/tables.ts";
 import { zoneId } from "../../model/zones.ts";
 import type { IdentitySigner } from "./identity.ts";
 
@@ -76,12 +77,6 @@ const isDirectory = (node: TreeNode): node is Directory => typeof node === "obje
 /** One name a line; a directory's ends in a slash. */
 export const listingOf = (node: Directory): string =>
   node.listing ?? [...node.entries].map(([name, child]) => (isDirectory(child) ? `${name}/` : name)).join("\n");
-
-/** The instance's interfaces, the primary first. */
-export const interfacesOf = (state: Reader, instanceId: string): readonly NetworkInterfaceRecord[] =>
-  [...state.lookup(networkInterfaces, "byInstance", instanceId)].sort(
-    (a, b) => (a.attachment?.deviceIndex ?? 0) - (b.attachment?.deviceIndex ?? 0),
-  );
 
 const primaryAddress = (eni: NetworkInterfaceRecord | undefined): string | undefined =>
   eni?.privateIpAddresses[0]?.address;
@@ -166,7 +161,7 @@ function metaData(context: TreeContext, instance: InstanceRecord): Directory {
     profile: "default-hvm",
     "public-hostname": publicName(state, primary),
     "public-ipv4": primary?.publicIp,
-    "public-keys": publicKeys(state, instance),
+    "public-keys": publicKeys(instance),
     "reservation-id": instance.reservationId,
     "security-groups": primary && groupNames(state, primary),
     services: directory(servicesOf(instance.region)),
@@ -218,12 +213,11 @@ function networkInterface(state: Reader, instance: InstanceRecord, eni: NetworkI
   });
 }
 
-function publicKeys(state: Reader, instance: InstanceRecord): Directory | undefined {
-  const { keyName, accountId, region } = instance;
-  if (keyName === undefined) return undefined;
-  const [pair] = state.lookup(keyPairs, "byName", `${accountId}/${region}/${keyName}`);
-  if (!pair) return undefined;
-  const [type, base64] = pair.publicKey.trim().split(/\s+/);
+/** The key of the launch: deleting the key pair takes it from no instance. */
+function publicKeys(instance: InstanceRecord): Directory | undefined {
+  const { keyName, publicKey } = instance;
+  if (keyName === undefined || publicKey === undefined) return undefined;
+  const [type, base64] = publicKey.trim().split(/\s+/);
   return directory(
     { "0": directory({ "openssh-key": `${type} ${base64} ${keyName}\n` }) },
     `0=${keyName}`, // the one listing that says what an entry is
