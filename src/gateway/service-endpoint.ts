@@ -4,8 +4,10 @@ import { type AwsError, awsError } from "../model/errors.ts";
 import type { HandlerTable } from "../model/operation.ts";
 import { encodeAwsQueryError, sts } from "../protocol/aws-query.ts";
 import type { Form } from "../protocol/aws-query-form.ts";
-import { decodeEc2Query, invalidAction, isEc2Operation } from "../protocol/ec2-query.ts";
+import { decodeEc2Query, ec2Service, invalidAction, isEc2Operation } from "../protocol/ec2-query.ts";
 import { encodeEc2Error, encodeEc2Response } from "../protocol/ec2-xml.ts";
+import { InputValidator } from "../protocol/json-schema.ts";
+import { EC2_CONSTRAINTS } from "../protocol/json-schema-constraints.ts";
 import type { Dialect } from "../protocol/sigv4-failures.ts";
 import type { Ec2OperationName, Ec2Operations } from "../schema/ec2/types.ts";
 import type { StsOperationName, StsOperations } from "../schema/sts/types.ts";
@@ -33,6 +35,7 @@ const handlerIn = (table: object) => {
 };
 
 export function ec2Endpoint(table: HandlerTable<Ec2Operations>): ServiceEndpoint {
+  const constraints = new InputValidator(ec2Service, EC2_CONSTRAINTS);
   return {
     name: "ec2",
     dialect: "ec2",
@@ -40,7 +43,10 @@ export function ec2Endpoint(table: HandlerTable<Ec2Operations>): ServiceEndpoint
     contentType: "text/xml;charset=UTF-8",
     isOperation: isEc2Operation,
     handler: handlerIn(table),
-    decode: (operation, form) => decodeEc2Query(operation as Ec2OperationName, form) as Result<AnyInput, AwsError>,
+    decode: (operation, form) => {
+      const input = decodeEc2Query(operation as Ec2OperationName, form) as Result<AnyInput, AwsError>;
+      return input.ok ? constraints.validateDecoded(operation, input.value) : input;
+    },
     encode: (operation, output, requestId) =>
       encodeEc2Response(operation as Ec2OperationName, output as never, requestId),
     encodeError: encodeEc2Error,
