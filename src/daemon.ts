@@ -22,6 +22,7 @@ import type { Log } from "./lib/log.ts";
 import { Metrics } from "./lib/metrics.ts";
 import { systemRandom } from "./lib/random.ts";
 import { fail, ok, type Result } from "./lib/result.ts";
+import { VERSION } from "./lib/version.ts";
 import { type Config, zonesOf } from "./model/config.ts";
 import { type AccountId, type NodeId, trustedId } from "./model/ids.ts";
 import type { Role } from "./model/roles.ts";
@@ -30,7 +31,6 @@ import { consoleWebSocket } from "./operator/console-socket.ts";
 import { operatorRoutes } from "./operator/routes.ts";
 import { reportStatus } from "./operator/status.ts";
 import { ImageFiles } from "./storage/image-files.ts";
-import { VERSION } from "./lib/version.ts";
 import { decideDefaultVpc } from "./vpc/default-vpc.ts";
 import { vpcHandlers } from "./vpc/handlers.ts";
 
@@ -134,6 +134,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Result<Daemon
     receive: (body, maxBytes) => files.receive(body, maxBytes),
     images: importPorts({ files, store, nodeId, accountId, region: config.region, clock, random }),
     consoles: agents.consoles,
+    identityCertificate: () => agents.identityCertificate(),
     log,
   });
   const gateway = createGateway({

@@ -51,6 +51,8 @@ export interface AgentsOptions {
 export interface Agents {
   readonly consoles: ConsoleHub;
   readonly computePorts: ComputePorts;
+  /** See `GuestServers.identityCertificate`. */
+  identityCertificate(): string | undefined;
   /** Resolves once the node's record stands in the store. */
   readonly announced: Promise<void>;
   /** Stops this node's machines as StopInstances does, and waits for their end. */
@@ -209,6 +211,10 @@ class NodeAgents implements Agents {
         : fail(awsError("InternalError", `The screen could not be read: ${shot.error.message}`, 500));
     },
   };
+
+  identityCertificate(): string | undefined {
+    return this.#guestServers?.identityCertificate();
+  }
 
   async stopInstances(): Promise<void> {
     const { store, nodeId, clock, log, config } = this.#options;

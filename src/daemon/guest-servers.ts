@@ -49,6 +49,11 @@ export class GuestServers {
     this.#listening = this.#listening.then(() => this.#attempt());
   }
 
+  /** PEM of the certificate that instance identity documents verify with; undefined until it is there. */
+  identityCertificate(): string | undefined {
+    return this.#signer?.certificatePem;
+  }
+
   async stop(): Promise<void> {
     this.#stopped = true;
     await this.#listening;

@@ -21,6 +21,8 @@ export interface OperatorPorts {
   ): Promise<Result<{ uploadId: string; bytes: number }, { kind: string; message: string }>>;
   readonly images: ImportPorts;
   readonly consoles: ConsoleHub;
+  /** PEM of the certificate that instance identity documents verify with; undefined until it is made. */
+  identityCertificate(): string | undefined;
   readonly log: Log;
 }
 
@@ -38,6 +40,14 @@ export function operatorRoutes(ports: OperatorPorts): Hono<{ Bindings: { server:
   app.get("/_hive/status", async (c) => {
     const allowed = await ports.authenticate(c.req.raw, new Uint8Array());
     return allowed.ok ? c.json(await ports.status()) : refuse(allowed.error);
+  });
+
+  // Public, as AWS's is: it proves documents and opens nothing.
+  app.get("/_hive/identity.pem", (c) => {
+    const pem = ports.identityCertificate();
+    return pem === undefined
+      ? refuse(awsError("Unavailable", "this node has made no identity certificate yet", 503))
+      : c.text(pem, 200, { "content-type": "application/x-pem-file" });
   });
 
   app.post("/_hive/uploads", async (c) => {
