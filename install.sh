@@ -3,20 +3,22 @@
 # and, where systemd runs, its service.
 #
 #   ./install.sh                       everything
-#   ./install.sh --dependencies-only   only the host's packages (the tests use this)
+#   ./install.sh --dependencies-only   only the host's packages
+#   ./install.sh --tests               only the host's packages, and what the tests use besides (`npm test` calls this)
 #   ./install.sh --no-service          no systemd service
 #   ./install.sh --quiet               say only what changes or fails
 set -euo pipefail
 cd "$(dirname "$0")"
 
 PREFIX=${PREFIX:-/usr/local}
-dependencies_only=false service=true quiet=false
+dependencies_only=false tests=false service=true quiet=false
 for argument in "$@"; do
   case $argument in
     --dependencies-only) dependencies_only=true ;;
+    --tests) dependencies_only=true tests=true ;;
     --no-service) service=false ;;
     --quiet) quiet=true ;;
-    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "install.sh: unknown option $argument (see --help)" >&2; exit 2 ;;
   esac
 done
@@ -48,10 +50,22 @@ procps               /usr/bin/ps
 awscli               /usr/bin/aws
 "
 
+# Clients and tools of the tests. The compiler builds node-pty, which has no prebuilt binary for Linux.
+TEST_PACKAGES="
+iputils-ping         /usr/bin/ping
+tcpdump              /usr/bin/tcpdump
+putty-tools          /usr/bin/puttygen
+python3-boto3        /usr/lib/python3/dist-packages/boto3
+python3              /usr/bin/python3
+make                 /usr/bin/make
+g++                  /usr/bin/g++
+libnode-dev          /usr/include/node/node.h
+"
+
 missing_packages() {
   while read -r package proof; do
     [ -z "$package" ] || [ -e "$proof" ] || [ -e "/usr$proof" ] || echo "$package"
-  done <<<"$PACKAGES"
+  done <<<"$1"
 }
 
 node_is_usable() {
@@ -60,17 +74,18 @@ node_is_usable() {
 
 install_packages() {
   local missing
-  missing=$(missing_packages)
+  missing=$(missing_packages "$PACKAGES")
+  ! $tests || missing="$missing $(missing_packages "$TEST_PACKAGES")"
   node_is_usable || missing="$missing nodejs npm"
   missing=$(echo $missing)
   [ -n "$missing" ] || { say "The host has every package that Hive needs"; return; }
   command -v apt-get >/dev/null || die "these are missing, and there is no apt-get to install them: $missing"
-  [ "$(id -u)" = 0 ] || die "these are missing; run as root, or: sudo apt-get install $missing"
+  [ "$(id -u)" = 0 ] || die "these are missing; run as root, or first: sudo apt-get install $missing"
   quiet=false say "Installing $missing"
   export DEBIAN_FRONTEND=noninteractive
-  apt-get update -qq
+  apt-get update -qq || die "apt-get update failed; are the package sources in /etc/apt reachable?"
   # Services that a package brings (Open vSwitch) are started by start_openvswitch, also where there is no init.
-  apt-get install -y -qq --no-install-recommends $missing >/dev/null || die "apt-get could not install: $missing"
+  apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 $missing >/dev/null || die "apt-get could not install: $missing"
 }
 
 has_systemd() { [ -d /run/systemd/system ]; }
@@ -84,7 +99,8 @@ start_openvswitch() {
 }
 
 build() {
-  if [ ! -x node_modules/.bin/bun ]; then
+  # As npm leaves it: older than the lockfile means that the lockfile has changed since.
+  if [ ! -x node_modules/.bin/bun ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
     say "Fetching the locked dependencies (npm ci)"
     npm ci --no-fund --no-audit --loglevel=error
   fi
@@ -97,12 +113,22 @@ install_binary() {
   say "Installed $PREFIX/bin/hive"
   # QEMU runs as this user, which owns nothing but its machines' files.
   id hive-qemu >/dev/null 2>&1 || useradd --system --no-create-home --shell /usr/sbin/nologin hive-qemu
-  if $service && has_systemd; then
-    install -m 0644 hive.service /etc/systemd/system/hive.service
-    systemctl daemon-reload
-    systemctl enable --now hive >/dev/null 2>&1
-    say "Started hive.service (journalctl -u hive)"
-  fi
+}
+
+start_service() {
+  sed "s#^ExecStart=/usr/local/bin/hive#ExecStart=$PREFIX/bin/hive#" hive.service >/etc/systemd/system/hive.service
+  systemctl daemon-reload
+  systemctl enable hive >/dev/null 2>&1
+  # Also when it runs already, since the binary is a new one; the machines go on.
+  systemctl restart hive
+  for _ in $(seq 50); do
+    if "$PREFIX/bin/hive" status >/dev/null 2>&1; then
+      say "Started hive.service (systemctl status hive, journalctl -u hive)"
+      return
+    fi
+    sleep 0.2
+  done
+  echo "install.sh: hive.service does not answer yet: journalctl -u hive says why" >&2
 }
 
 install_packages
@@ -111,4 +137,5 @@ $dependencies_only && exit 0
 build
 install_binary
 start_openvswitch
+if $service && has_systemd; then start_service; fi
 say "Done. Next: hive quickstart"

@@ -20,7 +20,22 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   host: ["lib", "model", "type:compute", "type:vpc", "type:operator"],
   gateway: ["lib", "model", "schema", "protocol", "iam", "type:compute", "type:vpc"],
   operator: ["lib", "model"],
-  daemon: ["lib", "model", "schema", "reconcile", "config", "protocol", "iam", "compute", "vpc", "storage", "cluster", "host", "gateway", "operator"],
+  daemon: [
+    "lib",
+    "model",
+    "schema",
+    "reconcile",
+    "config",
+    "protocol",
+    "iam",
+    "compute",
+    "vpc",
+    "storage",
+    "cluster",
+    "host",
+    "gateway",
+    "operator",
+  ],
   cli: ["lib", "schema", "protocol", "type:operator", "type:host"],
 };
 

@@ -6,7 +6,8 @@ import { readConfig } from "./config/load-config.ts";
 import { startDaemon } from "./daemon.ts";
 import { jsonLog, lineBuffer } from "./lib/log.ts";
 import { fail, ok, type Result } from "./lib/result.ts";
-import { parseRoles } from "./model/roles.ts";
+import type { Config } from "./model/config.ts";
+import { parseRoles, type Role } from "./model/roles.ts";
 
 /** Runs a daemon. @returns the exit code: 0 stopped by a signal, 1 could not start, 2 wrong usage */
 export async function serve(flags: ServerFlags): Promise<number> {
@@ -24,6 +25,8 @@ export async function serve(flags: ServerFlags): Promise<number> {
     logLevel: flags.logLevel,
   });
   if (!config.ok) return complain(config.error, 2);
+  const refused = cannotServe(roles.value, config.value);
+  if (refused !== undefined) return complain(refused, 2);
 
   const stop = new AbortController();
   for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => stop.abort());
@@ -33,6 +36,7 @@ export async function serve(flags: ServerFlags): Promise<number> {
   // A reader of our output that goes away is no reason to stop.
   process.stdout.on("error", () => undefined);
   const output = lineBuffer((text) => void process.stdout.write(text));
+  process.on("exit", output.flush);
   const daemon = await startDaemon({
     config: config.value,
     roles: roles.value,
@@ -47,13 +51,28 @@ export async function serve(flags: ServerFlags): Promise<number> {
   const { endpoint, awsFolder } = daemon.value;
   output.write(
     `use it with: export AWS_PROFILE=hive AWS_CONFIG_FILE=${awsFolder}/config AWS_SHARED_CREDENTIALS_FILE=${awsFolder}/credentials\n` +
+      `an AWS CLI older than 2.13 also needs: alias aws='aws --endpoint-url ${endpoint}'\n` +
       `ready ${endpoint}\n`,
   );
+  output.flush();
 
   if (!stop.signal.aborted) await new Promise((done) => stop.signal.addEventListener("abort", done, { once: true }));
   await daemon.value.stop({ stopInstances: flags.stopInstancesOnExit === true });
   output.flush();
   return 0;
+}
+
+/** What this version does not serve, as a sentence; undefined when it serves what is asked. */
+export function cannotServe(roles: ReadonlySet<Role>, config: Config): string | undefined {
+  if (config.network.mode === "user") {
+    return "--network user is not there yet: use ovs, or none for machines without a network";
+  }
+  if (!roles.has("gateway")) return "--role: a node that is alone has to answer requests itself: add the role gateway";
+  const machines = config.accel !== "none";
+  if (machines && config.network.mode === "ovs" && roles.has("compute") !== roles.has("vpc")) {
+    return "--role: machines and their network belong together on a node that is alone: give both compute and vpc, or neither";
+  }
+  return undefined;
 }
 
 async function configText(file: string | undefined): Promise<Result<string, string>> {

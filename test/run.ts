@@ -22,13 +22,17 @@ if (which === "bench") {
   process.exit(await bench.exited);
 }
 
-const groups = GROUPS[which];
+const named = process.argv.slice(2);
+const groups = GROUPS[which] ?? (named.every((path) => existsSync(path)) ? [named] : undefined);
 if (!groups) {
-  console.error(`test/run.ts: there is no group ${which}: ${Object.keys(GROUPS).join(", ")}, bench`);
+  console.error(
+    `test/run.ts: ${named.join(" ")} is neither a group (${Object.keys(GROUPS).join(", ")}, bench) nor a path`,
+  );
   process.exit(2);
 }
 
 const total = { pass: 0, fail: 0, skip: 0 };
+const failed: string[] = [];
 for (const paths of groups) {
   const there = paths.filter((path) => existsSync(path));
   if (there.length === 0) continue;
@@ -38,6 +42,7 @@ for (const paths of groups) {
   total.fail += result.fail;
   total.skip += result.skip;
 }
+if (failed.length > 0) console.log(`\n${failed.join("\n")}`);
 console.log(`\n${total.pass} passed, ${total.fail} failed${total.skip > 0 ? `, ${total.skip} skipped` : ""}`);
 process.exit(total.fail > 0 ? 1 : 0);
 
@@ -48,20 +53,29 @@ async function runGroup(paths: readonly string[]): Promise<{ pass: number; fail:
     stderr: "pipe",
     env: { ...process.env, FORCE_COLOR: "0" },
   });
-  let tail = "";
+  let text = "";
   const forward = async (stream: ReadableStream<Uint8Array>) => {
     const decoder = new TextDecoder();
     for await (const chunk of stream) {
       process.stdout.write(chunk);
-      tail = (tail + decoder.decode(chunk, { stream: true })).slice(-4096);
+      text += decoder.decode(chunk, { stream: true });
     }
   };
   await Promise.all([forward(child.stdout), forward(child.stderr)]);
   const code = await child.exited;
-  const count = (word: string) => Number(new RegExp(`^ *(\\d+) ${word}$`, "m").exec(tail)?.[1] ?? 0);
+  const lines = text.split("\n");
+  failed.push(...lines.filter((line) => line.startsWith("(fail) ")));
+  // The runner's summary comes last; a test may print such lines as well.
+  const count = (word: string) =>
+    Number(
+      lines
+        .findLast((line) => new RegExp(`^ *\\d+ ${word}$`).test(line))
+        ?.trim()
+        .split(" ")[0] ?? 0,
+    );
   const result = { pass: count("pass"), fail: count("fail"), skip: count("skip") };
-  if (code !== 0 && result.fail === 0) {
-    console.log(`the runner ended with ${code} and no failed test: counted as one failure`);
+  if (result.fail === 0 && (code !== 0 || result.pass + result.skip === 0)) {
+    failed.push(`(fail) ${paths.join(" ")}: the runner ended with ${code} and ran ${result.pass} tests`);
     result.fail = 1;
   }
   return result;

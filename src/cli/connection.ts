@@ -17,7 +17,7 @@ type Env = Readonly<Record<string, string | undefined>>;
 
 /**
  * Endpoint: `--endpoint`, else HIVE_ENDPOINT, else the profile (AWS_PROFILE, else `hive`), else the default. Keys: the
- * environment's when an endpoint was named there, else the profile's.
+ * environment's, else the profile's. @throws CommandFailed for an endpoint that is no URL
  */
 export function resolveConnection(flag: string | undefined, env: Env, dataDir = DEFAULT_DATA_DIR): Connection {
   const name = env.AWS_PROFILE ?? "hive";
@@ -25,12 +25,18 @@ export function resolveConnection(flag: string | undefined, env: Env, dataDir = 
   const endpoint = flag ?? env.HIVE_ENDPOINT ?? env.AWS_ENDPOINT_URL ?? profile.endpointUrl ?? DEFAULT_ENDPOINT;
   const accessKeyId = env.AWS_ACCESS_KEY_ID ?? profile.accessKeyId;
   const secretAccessKey = env.AWS_SECRET_ACCESS_KEY ?? profile.secretAccessKey;
+  if (!isEndpoint(endpoint)) {
+    throw new CommandFailed(`the endpoint ${endpoint} is not a URL such as ${DEFAULT_ENDPOINT}`, "Usage");
+  }
   return {
     endpoint: endpoint.replace(/\/+$/, ""),
     region: env.AWS_REGION ?? env.AWS_DEFAULT_REGION ?? profile.region ?? "us-east-1",
     credentials: accessKeyId && secretAccessKey ? { accessKeyId, secretAccessKey } : undefined,
   };
 }
+
+/** Whether a text is an endpoint: `http://host:port` or `https://…`. */
+export const isEndpoint = (text: string): boolean => /^https?:\/\/[^/]/.test(text) && URL.canParse(text);
 
 /** What went wrong, in a sentence for the person at the terminal. */
 export class CommandFailed extends Error {
@@ -44,10 +50,38 @@ export class CommandFailed extends Error {
 
 const noCredentials = () =>
   new CommandFailed(
-    "no keys to sign with: set AWS_PROFILE=hive with AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE as `hive server` prints them, " +
-      "or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    `no keys to sign with: set AWS_PROFILE, AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE as \`hive server\` prints them, or ` +
+      `AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY${isRoot() ? "" : `; keys in ${DEFAULT_DATA_DIR}/aws are for root (sudo)`}`,
     "NoCredentials",
   );
+const noDaemon = (endpoint: string, why: string) =>
+  new CommandFailed(
+    `no daemon answers at ${endpoint} (${why}). Start one with \`hive server\`, or name another with --endpoint`,
+    "NoDaemon",
+  );
+
+const isRoot = () => process.getuid?.() === 0;
+const HEALTH_TIMEOUT_MS = 5000;
+
+/**
+ * Makes sure that Hive answers and that there are keys to ask it with, before a command does anything that takes long.
+ * @throws CommandFailed with what to do
+ */
+export async function requireDaemon(connection: Connection): Promise<Connection> {
+  const url = new URL(`${connection.endpoint}/_hive/health`);
+  const response = await reach(connection, url, { signal: AbortSignal.timeout(HEALTH_TIMEOUT_MS) });
+  const body = await response.text();
+  if (response.status === 503) {
+    throw new CommandFailed(`the daemon at ${connection.endpoint} cannot serve yet: ${messageIn(body) ?? body.trim()}`);
+  }
+  if (!response.ok) {
+    throw new CommandFailed(
+      `what answers at ${connection.endpoint} is not Hive (${response.status} for /_hive/health); name the daemon with --endpoint`,
+    );
+  }
+  if (!connection.credentials) throw noCredentials();
+  return connection;
+}
 
 /** Headers that sign a request to Hive's own routes; for callers that make the connection themselves (console). */
 export function signedHeaders(
@@ -88,6 +122,8 @@ export async function hiveRequest(
 }
 
 const xml = new XMLParser({
+  // A private key ends in a line break, and ssh wants it.
+  trimValues: false,
   isArray: (name) => name === "item",
   parseTagValue: false,
   ignoreAttributes: true,
@@ -128,9 +164,15 @@ async function reach(connection: Connection, url: URL, init: RequestInit): Promi
   try {
     return await fetch(url, init);
   } catch (cause) {
-    const why = cause instanceof Error ? cause.message : String(cause);
-    throw new CommandFailed(`no daemon answers at ${connection.endpoint} (${why}). Start one: hive server --role=all`);
+    throw noDaemon(connection.endpoint, whyUnreachable(cause));
   }
+}
+
+function whyUnreachable(cause: unknown): string {
+  const { code, name, message } = cause as { code?: unknown; name?: unknown; message?: unknown };
+  if (code === "ConnectionRefused" || code === "ECONNREFUSED") return "the connection is refused";
+  if (name === "TimeoutError") return `it says nothing for ${HEALTH_TIMEOUT_MS / 1000} s`;
+  return String(message ?? cause);
 }
 
 function messageIn(text: string): string | undefined {

@@ -13,6 +13,13 @@ export const red = (text: string) => paint(31, text);
 export const print = (line: string): void => void process.stdout.write(`${line}\n`);
 export const say = (line: string): void => void process.stderr.write(`${line}\n`);
 
+/** Writes bytes to stdout and waits until they are gone, so that a slow reader loses none. False when the reader has left. */
+export function writeOut(bytes: Uint8Array | string): Promise<boolean> {
+  return new Promise((resolve) => {
+    process.stdout.write(bytes, (failed) => resolve(!failed));
+  });
+}
+
 /** Rows in columns, two spaces apart; the last column is not padded. */
 export function table(rows: readonly (readonly string[])[]): string {
   const widths: number[] = [];
@@ -37,11 +44,14 @@ export function progress(step: string): Progress {
   let detail = "";
   let printed = "";
   const draw = (mark: string, end: string) => {
-    const line = `${mark} ${step}${detail ? dim(` ${detail}`) : ""} ${dim(seconds())}`;
+    // A line that wraps could not be rewritten.
+    const room = (process.stderr.columns ?? 80) - step.length - seconds().length - 6;
+    const shown = detail.length > room && end === "" ? `${detail.slice(0, Math.max(0, room - 1))}…` : detail;
+    const line = `${mark} ${step}${shown ? `: ${dim(shown)}` : ""} ${dim(seconds())}`;
     process.stderr.write(`\r\x1b[K${line}${end}`);
   };
   const plain = (mark: string) => {
-    const line = `${mark} ${step}${detail ? ` ${detail}` : ""}`;
+    const line = `${mark} ${step}${detail ? `: ${detail}` : ""}`;
     if (line !== printed) say(line);
     printed = line;
   };

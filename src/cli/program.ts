@@ -2,7 +2,15 @@
 import { join } from "node:path";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import type { Check } from "../host/doctor.ts";
-import { CommandFailed, DEFAULT_DATA_DIR, DEFAULT_ENDPOINT, resolveConnection } from "./connection.ts";
+import {
+  CommandFailed,
+  type Connection,
+  DEFAULT_DATA_DIR,
+  DEFAULT_ENDPOINT,
+  isEndpoint,
+  requireDaemon,
+  resolveConnection,
+} from "./connection.ts";
 import { openConsole, printLogs } from "./console.ts";
 import { reportChecks } from "./doctor.ts";
 import { BUILDABLE, type Buildable, type Builders, buildImage, registerImage } from "./image.ts";
@@ -36,6 +44,14 @@ export interface ProgramPorts {
   readonly self: readonly string[];
 }
 
+interface QuickstartFlags {
+  readonly dataDir: string;
+  readonly instanceType: string;
+  readonly listen?: string;
+  readonly config?: string;
+  readonly output: OutputFormat;
+}
+
 const output = () => new Option("--output <format>", "how data is printed").choices(["text", "json"]).default("text");
 
 /** Runs one command. @param argv the arguments after the program's name. @returns the exit code: 0 done, 1 failed, 2 wrong usage */
@@ -44,11 +60,18 @@ export async function runProgram(argv: readonly string[], ports: ProgramPorts): 
   const program = new Command("hive")
     .description("A private AWS on this machine: real machines behind the EC2 API, from one binary.")
     .version(ports.version, "-V, --version", "print the version")
-    .option("--endpoint <url>", `the daemon (default: HIVE_ENDPOINT, the profile hive, ${DEFAULT_ENDPOINT})`)
+    .option(
+      "--endpoint <url>",
+      `the daemon (default: HIVE_ENDPOINT, the profile hive, ${DEFAULT_ENDPOINT})`,
+      endpointUrl,
+    )
     .exitOverride()
+    .configureOutput({ outputError: (message, write) => write(message.replace(/^error: /, `${red("hive:")} `)) })
+    .showHelpAfterError("Add --help to see how it is used.")
     .configureHelp({ sortSubcommands: false, showGlobalOptions: true })
     .addHelpText("after", "\nFirst time here? Run `hive doctor`, then `hive quickstart`.");
-  const connect = () => resolveConnection(program.opts<{ endpoint?: string }>().endpoint, process.env);
+  const connect = (): Promise<Connection> =>
+    requireDaemon(resolveConnection(program.opts<{ endpoint?: string }>().endpoint, process.env));
 
   program
     .command("server")
@@ -64,7 +87,14 @@ export async function runProgram(argv: readonly string[], ports: ProgramPorts): 
     .option("--region <name>", "the region served (default us-east-1)")
     .option("--zone <name>", "this node's availability zone (default: the region's first)")
     .option("--account-id <digits>", "the account (default 000000000000)", accountId)
-    .addOption(new Option("--log-level <level>", "(default info)").choices(["debug", "info", "warn", "error"]))
+    .addOption(
+      new Option("--log-level <level>", "the least that is logged (default info)").choices([
+        "debug",
+        "info",
+        "warn",
+        "error",
+      ]),
+    )
     .option("--stop-instances-on-exit", "stop the machines when the daemon stops; they keep running otherwise")
     .action(async (flags: ServerFlags) => {
       code = await ports.serve(flags);
@@ -77,9 +107,11 @@ export async function runProgram(argv: readonly string[], ports: ProgramPorts): 
     .option("--instance-type <type>", "the machine's size", "h1.nano")
     .option("--listen <host:port>", "the endpoint of the server that is started")
     .option("--config <file>", "the configuration of the server that is started")
-    .action(async (flags: { dataDir: string; instanceType: string; listen?: string; config?: string }) => {
+    .addOption(output())
+    .action(async (flags: QuickstartFlags) => {
       code = await quickstart(
         {
+          output: flags.output,
           endpoint: program.opts<{ endpoint?: string }>().endpoint ?? (flags.listen && `http://${flags.listen}`),
           dataDir: flags.dataDir,
           instanceType: flags.instanceType,
@@ -101,7 +133,7 @@ export async function runProgram(argv: readonly string[], ports: ProgramPorts): 
     .option("--cache-dir <dir>", "where packages and built images are kept", defaultCache())
     .addOption(output())
     .action(async (which: Buildable, flags: { name?: string; cacheDir: string; output: OutputFormat }) => {
-      const imageId = await buildImage(connect(), which, ports.builders, {
+      const imageId = await buildImage(await connect(), which, ports.builders, {
         name: flags.name,
         cacheDirectory: flags.cacheDir,
         workDirectory: flags.cacheDir,
@@ -118,7 +150,11 @@ export async function runProgram(argv: readonly string[], ports: ProgramPorts): 
     .option("--kernel <file>", "a kernel that QEMU boots directly, without firmware")
     .option("--initrd <file>", "the initrd for --kernel")
     .option("--kernel-command-line <text>", "the command line for --kernel")
-    .addOption(new Option("--boot-mode <mode>", "").choices(["legacy-bios", "uefi"]).default("legacy-bios"))
+    .addOption(
+      new Option("--boot-mode <mode>", "the firmware that the disk boots with")
+        .choices(["legacy-bios", "uefi"])
+        .default("legacy-bios"),
+    )
     .addOption(output())
     .action(
       async (
@@ -135,7 +171,7 @@ export async function runProgram(argv: readonly string[], ports: ProgramPorts): 
         },
       ) => {
         const { output: format, ...facts } = flags;
-        const imageId = await registerImage(connect(), { ...facts, disk: file });
+        const imageId = await registerImage(await connect(), { ...facts, disk: file });
         print(format === "json" ? JSON.stringify({ imageId }) : imageId);
       },
     );
@@ -145,7 +181,7 @@ export async function runProgram(argv: readonly string[], ports: ProgramPorts): 
     .description("show what the daemon is, holds and lacks")
     .addOption(output())
     .action(async (flags: { output: OutputFormat }) => {
-      code = await printStatus(connect(), flags.output);
+      code = await printStatus(await connect(), flags.output);
     });
 
   program
@@ -162,7 +198,7 @@ export async function runProgram(argv: readonly string[], ports: ProgramPorts): 
     .description("join an instance's serial console; Ctrl-] detaches")
     .argument("<instance-id>", "i-…", instanceId)
     .action(async (id: string) => {
-      code = await openConsole(connect(), id);
+      code = await openConsole(await connect(), id);
     });
 
   program
@@ -170,7 +206,10 @@ export async function runProgram(argv: readonly string[], ports: ProgramPorts): 
     .description("print what an instance's serial console has said")
     .argument("<instance-id>", "i-…", instanceId)
     .option("-f, --follow", "go on until the machine ends", false)
-    .action((id: string, flags: { follow: boolean }) => printLogs(connect(), id, flags.follow));
+    .addOption(output())
+    .action(async (id: string, flags: { follow: boolean; output: OutputFormat }) =>
+      printLogs(await connect(), id, flags.follow, flags.output),
+    );
 
   try {
     await program.parseAsync(argv, { from: "user" });
@@ -179,7 +218,7 @@ export async function runProgram(argv: readonly string[], ports: ProgramPorts): 
     if (cause instanceof CommanderError) return cause.exitCode === 0 ? 0 : 2;
     if (!(cause instanceof CommandFailed)) throw cause;
     say(`${red("hive:")} ${cause.message}`);
-    return 1;
+    return cause.code === "Usage" ? 2 : 1;
   }
 }
 
@@ -189,14 +228,19 @@ function buildable(value: string): Buildable {
   return found;
 }
 
+function endpointUrl(value: string): string {
+  if (!isEndpoint(value)) throw new InvalidArgumentError(`An endpoint is a URL such as ${DEFAULT_ENDPOINT}.`);
+  return value;
+}
+
 function instanceId(value: string): string {
   if (!/^i-[0-9a-f]{8,17}$/.test(value))
-    throw new InvalidArgumentError("an instance id is written i-0123456789abcdef0.");
+    throw new InvalidArgumentError("An instance id is written i-0123456789abcdef0.");
   return value;
 }
 
 function accountId(value: string): string {
-  if (!/^\d{12}$/.test(value)) throw new InvalidArgumentError("an account id is twelve digits.");
+  if (!/^\d{12}$/.test(value)) throw new InvalidArgumentError("An account id is twelve digits.");
   return value;
 }
 

@@ -2,7 +2,7 @@
  * `hive quickstart`: from nothing to a machine that you can ssh into. Every step looks first whether it is done already, so that
  * it can be run again at any time.
  */
-import { chmodSync, existsSync, mkdirSync, openSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import type { Check } from "../host/doctor.ts";
@@ -13,13 +13,15 @@ import {
   fields,
   hiveRequest,
   items,
+  requireDaemon,
   resolveConnection,
   text,
 } from "./connection.ts";
 import { type Builders, buildImage } from "./image.ts";
-import { bold, dim, print, progress, say } from "./output.ts";
+import { bold, dim, type OutputFormat, print, progress, red, say } from "./output.ts";
 
 export interface QuickstartOptions {
+  readonly output: OutputFormat;
   readonly endpoint?: string | undefined;
   readonly dataDir: string;
   readonly instanceType: string;
@@ -35,41 +37,55 @@ export interface QuickstartPorts {
 }
 
 const NAME = "hive-quickstart";
+/** The name of doctor's check of the AWS CLI. */
+const AWS_CLI_CHECK = "aws";
 const SERVER_READY_MS = 30_000;
 /** Software emulation on a busy host is slow; nobody waits this long without being shown the console. */
 const GUEST_READY_MS = 180_000;
 
 /** Runs every step. @returns the exit code */
 export async function quickstart(options: QuickstartOptions, ports: QuickstartPorts): Promise<number> {
-  const missing = (await ports.examine()).filter((check) => check.status === "fail");
-  for (const check of missing) say(`✗ ${check.message}${check.fix ? `\n  → ${check.fix}` : ""}`);
-  if (missing.length > 0) throw new CommandFailed("the host is not ready; `hive doctor` has the whole list");
+  const checks = await ports.examine();
+  const missing = checks.filter((check) => check.status === "fail");
+  for (const check of missing) say(`${red("✗")} ${check.message}${check.fix ? `\n  → ${check.fix}` : ""}`);
+  if (missing.length > 0) {
+    throw new CommandFailed("the host is not ready: mend what is marked above; `hive doctor` has the whole list");
+  }
 
   const connection = await ensureServer(options, ports.self);
+  const cache = join(options.dataDir, "cache");
   const imageId = await buildImage(connection, "tiny", ports.builders, {
-    cacheDirectory: join(options.dataDir, "cache"),
-    workDirectory: join(options.dataDir, "cache"),
+    cacheDirectory: cache,
+    workDirectory: cache,
   });
-  const keyFile = await ensureKeyPair(connection, options.dataDir);
+  const keyPair = await ensureKeyPair(connection, options.dataDir);
   const groupId = await ensureSecurityGroup(connection);
-  const instanceId = await launch(connection, { imageId, groupId, instanceType: options.instanceType });
-  await showBoot(connection, instanceId);
-  const address = await addressOf(connection, instanceId);
-  tellHow(options, connection, { instanceId, address, keyFile });
+  const running = keyPair.fresh ? undefined : await findRunning(connection, imageId);
+  const instanceId = running ?? (await launch(connection, { imageId, groupId, instanceType: options.instanceType }));
+  if (running) progress("Machine").done(`${running} is up already`);
+  else await showBoot(connection, instanceId);
+  const machine = { instanceId, address: await addressOf(connection, instanceId), keyFile: keyPair.file };
+  const ssh = `ssh -i ${machine.keyFile} -o StrictHostKeyChecking=accept-new root@${machine.address}`;
+  if (options.output === "json") {
+    print(JSON.stringify({ endpoint: connection.endpoint, imageId, ...machine, ssh }));
+    return 0;
+  }
+  const oldCli = checks.some((check) => check.name === AWS_CLI_CHECK && check.status !== "ok");
+  tellHow(options, connection, { ...machine, ssh, oldCli });
   return 0;
 }
 
 async function ensureServer(options: QuickstartOptions, self: readonly string[]): Promise<Connection> {
   const connect = () => resolveConnection(options.endpoint, process.env, options.dataDir);
-  const step = progress("Looking for a Hive server");
+  const step = progress("Hive server");
   if (await answers(connect())) {
-    step.done(connect().endpoint);
-    return connect();
+    step.done(`answers at ${connect().endpoint}`);
+    return requireDaemon(connect());
   }
   step.update("none answers: starting one");
-  mkdirSync(options.dataDir, { recursive: true });
   const logFile = join(options.dataDir, "hive.log");
-  const output = openSync(logFile, "a", 0o600);
+  const output = openLog(logFile);
+  // In a session of its own: it goes on when this terminal is closed.
   const child = Bun.spawn([...self, "server", "--role=all", "--data-dir", options.dataDir, ...options.serverFlags], {
     stdin: "ignore",
     stdout: output,
@@ -80,14 +96,30 @@ async function ensureServer(options: QuickstartOptions, self: readonly string[])
   const deadline = Date.now() + SERVER_READY_MS;
   while (Date.now() < deadline) {
     if (child.exitCode !== null) break;
-    if (await answers(connect())) {
-      step.done(`started, pid ${child.pid}, log ${logFile}`);
-      return connect();
+    // It writes its keys a moment after it listens.
+    if (connect().credentials && (await answers(connect()))) {
+      step.done(`started (pid ${child.pid}, log ${logFile})`);
+      return requireDaemon(connect());
     }
     await Bun.sleep(50);
   }
   step.fail();
-  throw new CommandFailed(`the server did not start; its log, ${logFile}, says why`);
+  throw new CommandFailed(`the server did not start: ${lastLine(logFile)}\n  Its whole log is ${logFile}`);
+}
+
+function openLog(file: string): number {
+  try {
+    mkdirSync(dirname(file), { recursive: true, mode: 0o711 });
+    return openSync(file, "a", 0o600);
+  } catch (cause) {
+    const { code } = cause as { code?: unknown };
+    const what = code === "EACCES" || code === "EPERM" || code === "EROFS" ? "cannot be written" : `fails with ${code}`;
+    throw new CommandFailed(`${file} ${what}: run as root (sudo hive quickstart), or choose another --data-dir`);
+  }
+}
+
+function lastLine(file: string): string {
+  return readFileSync(file, "utf8").trim().split("\n").at(-1) || "it wrote nothing";
 }
 
 async function answers(connection: Connection): Promise<boolean> {
@@ -99,11 +131,15 @@ async function answers(connection: Connection): Promise<boolean> {
 }
 
 /** A key pair whose private half lies in the data directory; made anew when either half is gone. */
-async function ensureKeyPair(connection: Connection, dataDir: string): Promise<string> {
+async function ensureKeyPair(
+  connection: Connection,
+  dataDir: string,
+): Promise<{ readonly file: string; readonly fresh: boolean }> {
   const file = existsSync(dataDir) ? join(dataDir, `${NAME}.pem`) : join(homedir(), `${NAME}.pem`);
   const step = progress("Key pair");
   const found = await optional(ec2(connection, "DescribeKeyPairs", { "KeyName.1": NAME }), "InvalidKeyPair.NotFound");
-  if (!found || !existsSync(file)) {
+  const fresh = !found || !existsSync(file);
+  if (fresh) {
     if (found) await ec2(connection, "DeleteKeyPair", { KeyName: NAME });
     const made = await ec2(connection, "CreateKeyPair", { KeyName: NAME, KeyType: "ed25519" });
     mkdirSync(dirname(file), { recursive: true });
@@ -111,7 +147,23 @@ async function ensureKeyPair(connection: Connection, dataDir: string): Promise<s
     chmodSync(file, 0o600);
   }
   step.done(file);
-  return file;
+  return { file, fresh };
+}
+
+/** The machine that an earlier run left, if it still runs. */
+async function findRunning(connection: Connection, imageId: string): Promise<string | undefined> {
+  const answer = await ec2(connection, "DescribeInstances", {
+    "Filter.1.Name": "tag:Name",
+    "Filter.1.Value.1": NAME,
+    "Filter.2.Name": "instance-state-name",
+    "Filter.2.Value.1": "running",
+    "Filter.3.Name": "key-name",
+    "Filter.3.Value.1": NAME,
+    "Filter.4.Name": "image-id",
+    "Filter.4.Value.1": imageId,
+  });
+  const found = items(items(answer.reservationSet)[0]?.instancesSet)[0];
+  return found && text(found.instanceId);
 }
 
 /** A group that lets ssh and ping in from anywhere. */
@@ -145,7 +197,7 @@ async function launch(
   connection: Connection,
   what: { readonly imageId: string; readonly groupId: string; readonly instanceType: string },
 ): Promise<string> {
-  const step = progress("RunInstances");
+  const step = progress("Machine (RunInstances)");
   const userData = `#!/bin/sh\necho "Hello from $(hostname): this line was written by user data" | tee /etc/motd\n`;
   const answer = await ec2(connection, "RunInstances", {
     ImageId: what.imageId,
@@ -193,6 +245,7 @@ async function showBoot(connection: Connection, instanceId: string): Promise<voi
   say(dim("─── its console ───"));
   const abort = new AbortController();
   const timer = setTimeout(() => abort.abort(), Math.max(1, deadline - Date.now()));
+  let ready = false;
   try {
     const response = await hiveRequest(connection, "GET", `/_hive/logs/${instanceId}?follow=true`);
     const decoder = new TextDecoder();
@@ -201,12 +254,20 @@ async function showBoot(connection: Connection, instanceId: string): Promise<voi
     for await (const chunk of response.body ?? []) {
       process.stderr.write(dim(decoder.decode(chunk, { stream: true })));
       seen = (seen + decoder.decode(chunk)).slice(-4096);
-      if (/HIVE:ready/.test(seen)) break;
+      ready = /HIVE:ready/.test(seen);
+      if (ready) break;
     }
   } finally {
     clearTimeout(timer);
     say(dim("───────────────────"));
   }
+  if (ready) return;
+  const state = text(fields((await describe(connection, instanceId)).instanceState).name);
+  throw new CommandFailed(
+    state === "running"
+      ? `${instanceId} runs, but was not ready within ${GUEST_READY_MS / 1000} s; \`hive logs -f ${instanceId}\` shows how far it comes`
+      : `${instanceId} is ${state}: its console, above, may say why`,
+  );
 }
 
 async function addressOf(connection: Connection, instanceId: string): Promise<string> {
@@ -217,18 +278,22 @@ async function addressOf(connection: Connection, instanceId: string): Promise<st
 function tellHow(
   options: QuickstartOptions,
   connection: Connection,
-  machine: { readonly instanceId: string; readonly address: string; readonly keyFile: string },
+  machine: { readonly instanceId: string; readonly ssh: string; readonly oldCli: boolean },
 ): void {
   const aws = join(options.dataDir, "aws");
+  // The AWS CLI reads a profile's endpoint_url from 2.13 on; Debian 12's is older.
+  const alias = machine.oldCli
+    ? `\n  alias aws='aws --endpoint-url ${connection.endpoint}'     ${dim("# your AWS CLI is older than 2.13: it does not read the profile's endpoint_url")}`
+    : "";
   print(`
 ${bold("Your machine is up.")}
 
-  ${bold(`ssh -i ${machine.keyFile} -o StrictHostKeyChecking=accept-new root@${machine.address}`)}
+  ${bold(machine.ssh)}
   hive console ${machine.instanceId}        its serial console (Ctrl-] detaches)
 
 Use the AWS CLI as always:
 
-  export AWS_PROFILE=hive AWS_CONFIG_FILE=${aws}/config AWS_SHARED_CREDENTIALS_FILE=${aws}/credentials
+  export AWS_PROFILE=hive AWS_CONFIG_FILE=${aws}/config AWS_SHARED_CREDENTIALS_FILE=${aws}/credentials${alias}
   aws ec2 describe-instances --output table
   aws ec2 terminate-instances --instance-ids ${machine.instanceId}
 

@@ -10,13 +10,25 @@ import type { Desired } from "./desired.ts";
 import { type Hypervisor, type Machine, noMachine, type StepFailure } from "./hypervisor-port.ts";
 import type { Step } from "./plan-instance.ts";
 
-/** @param recalled what the node's earlier daemon observed: with no process to find again, that is all that is left of them */
-export function noHypervisor(recalled: readonly InstanceObserved[]): Hypervisor {
+/** What a machine has plugged in, by id. */
+type Devices = Pick<Machine, "disks" | "nics">;
+
+/**
+ * @param recalled what the node's earlier daemon observed: with no process to find again, that is all that is left of them
+ * @param devicesOf what such a machine had plugged in
+ */
+export function noHypervisor(
+  recalled: readonly InstanceObserved[],
+  devicesOf: (id: InstanceId) => Devices = () => noMachine,
+): Hypervisor {
   const machines = new Map<InstanceId, Machine>();
   for (const seen of recalled) {
     if (seen.accel !== "none" || seen.process === "absent" || seen.process === "failed") continue;
+    const { disks, nics } = devicesOf(seen.instanceId);
     machines.set(seen.instanceId, {
       ...noMachine,
+      disks,
+      nics,
       process: "running",
       bootGeneration: seen.bootGeneration,
       rebootGeneration: seen.rebootGeneration,

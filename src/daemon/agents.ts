@@ -28,7 +28,7 @@ import { instanceState } from "../model/instance-state.ts";
 import { snapshotFile } from "../model/node-files.ts";
 import type { Role } from "../model/roles.ts";
 import { put, type Store } from "../model/store.ts";
-import { instances, instancesObserved, nodes, snapshots } from "../model/tables.ts";
+import { instances, instancesObserved, networkInterfaces, nodes, snapshots, volumes } from "../model/tables.ts";
 import type { ConsoleHub } from "../operator/console-socket.ts";
 import { KERNEL_FILE } from "../storage/image-files.ts";
 import { createNetworkAgent, type NetworkAgent } from "../vpc/reconcile-network.ts";
@@ -105,7 +105,16 @@ class NodeAgents implements Agents {
     if (this.#stopping) return;
     const hypervisor =
       this.#accel.accel === "none"
-        ? noHypervisor(store.read().lookup(instancesObserved, "byNode", nodeId))
+        ? noHypervisor(store.read().lookup(instancesObserved, "byNode", nodeId), (id) => ({
+            disks: store
+              .read()
+              .lookup(volumes, "byInstance", id)
+              .map((volume) => volume.id),
+            nics: store
+              .read()
+              .lookup(networkInterfaces, "byInstance", id)
+              .map((eni) => eni.id),
+          }))
         : await this.#openHypervisor(this.#accel.accel);
     this.#reconciler = startInstanceReconciler({
       store,

@@ -7,6 +7,7 @@
  */
 import { Hono } from "hono";
 import type { Credentials } from "../iam/credentials.ts";
+import { assert } from "../lib/assert.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Log } from "../lib/log.ts";
 import type { Metrics } from "../lib/metrics.ts";
@@ -23,6 +24,7 @@ import { EMPTY_SHA256, type SignableHeaders, SigningKeys, sha256Hex } from "../p
 import { signatureError } from "../protocol/sigv4-failures.ts";
 import type { Ec2Operations } from "../schema/ec2/types.ts";
 import type { StsOperations } from "../schema/sts/types.ts";
+import { AnswerCache, watched } from "./answer-cache.ts";
 import { type Audit, createAudit } from "./audit.ts";
 import { dialectOf, encodeForeignError, serviceNotServed } from "./error-answer.ts";
 import { TokenPruner } from "./idempotency.ts";
@@ -84,14 +86,23 @@ interface Exchange {
   region: string;
 }
 
-/** A request that may run. */
-interface Opened {
+/** What a request asks for: a function of its text alone. */
+interface Question {
   readonly endpoint: ServiceEndpoint;
+  readonly action: string;
   readonly handler: AnyOperation;
   readonly input: AnyInput;
+  /** Given to a Describe in few words. Under it the question, and answers to it, are found again. */
+  readonly text?: string;
 }
 
+/** Questions that are remembered, and the characters of one. A list of a few dozen ids fits. */
+const QUESTIONS_MAX = 256;
+const QUESTION_CHARS_MAX = 2048;
+
 const NO_BODY = new Uint8Array(0);
+/** Reads every byte, a byte order mark too. */
+const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
 
 /** Builds the gateway. `L` is the listener that `fetch` is called with: Bun's server. */
 export function createGateway<L extends Listener>(options: GatewayOptions<L>): Gateway<L> {
@@ -103,6 +114,8 @@ export function createGateway<L extends Listener>(options: GatewayOptions<L>): G
   const sts = stsEndpoint(options.services.sts);
   const endpoints: ReadonlyMap<string, ServiceEndpoint> = new Map([ec2, sts].map((e) => [e.name, e]));
   const signingKeys = new SigningKeys();
+  const questions = new Map<string, Question>();
+  const answers = new AnswerCache();
   const nextId = requestIds(random);
   const audit: Audit = createAudit(log, metrics);
 
@@ -185,11 +198,13 @@ export function createGateway<L extends Listener>(options: GatewayOptions<L>): G
       }
       const opened = open(exchange, headers, query, body);
       if (!opened.ok) return refuse(exchange, opened.error);
-      const { endpoint, handler, input } = opened.value;
-      const pending = runOperation(exchange.action, handler, input, callOf(exchange), running);
+      const { endpoint, action, handler, input, text } = opened.value;
+      const call = callOf(exchange);
+      if (text !== undefined) return describe(exchange, opened.value, text, call);
+      const pending = runOperation(action, handler, input, call, running);
       const result = pending instanceof Promise ? await pending : pending;
       if (!result.ok) return refuse(exchange, result.error);
-      const encoded = endpoint.encode(exchange.action, result.value, exchange.requestId);
+      const encoded = endpoint.encode(action, result.value, exchange.requestId);
       finish(exchange, 200, "ok");
       return answer(encoded, 200, endpoint.contentType, exchange.requestId);
     } catch (cause) {
@@ -198,15 +213,38 @@ export function createGateway<L extends Listener>(options: GatewayOptions<L>): G
     }
   };
 
+  /** Answers a Describe from what was answered before, where the state has not changed since. */
+  const describe = (
+    exchange: Exchange,
+    { endpoint, action, handler, input }: Question,
+    text: string,
+    call: Call,
+  ): Response => {
+    const { requestId } = exchange;
+    const { revision } = call.state;
+    const asked = `${call.accountId}/${call.region}/${text}`;
+    let bytes = answers.find(asked, revision, requestId);
+    if (!bytes) {
+      const watching = watched(call);
+      const result = runOperation(action, handler, input, watching.call, running);
+      assert(!(result instanceof Promise), "a Describe waits for nothing");
+      if (!result.ok) return refuse(exchange, result.error);
+      bytes = endpoint.encode(action, result.value, requestId);
+      if (watching.steady()) answers.keep(asked, revision, requestId, bytes);
+    }
+    finish(exchange, 200, "ok");
+    return answer(bytes, 200, endpoint.contentType, requestId);
+  };
+
   /** Checks the signature of a request that is read whole, and decodes what it asks for. */
   const open = (
     exchange: Exchange,
     headers: SignableHeaders,
     query: string,
     body: Uint8Array,
-  ): Result<Opened, AwsError> => {
+  ): Result<Question, AwsError> => {
     const { request } = exchange;
-    const text = body.length === 0 ? "" : Buffer.from(body.buffer, body.byteOffset, body.length).toString();
+    const text = body.length === 0 ? "" : utf8.decode(body);
     // Who sent no service name is told in EC2's words, or STS's by its version.
     if (exchange.service === "") exchange.service = (text || query).includes(sts.apiVersion) ? "sts" : "ec2";
     if (request.method !== "POST" && request.method !== "GET") return fail(methodNotAllowed(request.method));
@@ -227,6 +265,11 @@ export function createGateway<L extends Listener>(options: GatewayOptions<L>): G
     const endpoint = endpoints.get(service);
     if (!endpoint) return fail(serviceNotServed(service));
 
+    const known = query === "" ? questions.get(text) : undefined;
+    if (known?.endpoint === endpoint) {
+      exchange.action = known.action;
+      return ok(known);
+    }
     const form = parseForm(text === "" ? query : query === "" ? text : `${query}&${text}`);
     if (!form.ok) return form;
     const action = formValue(form.value, "Action");
@@ -239,7 +282,12 @@ export function createGateway<L extends Listener>(options: GatewayOptions<L>): G
     const handler = endpoint.handler(action);
     if (!handler) return fail(notImplemented(action));
     const input = endpoint.decode(action, form.value);
-    return input.ok ? ok({ endpoint, handler, input: input.value }) : input;
+    if (!input.ok) return input;
+    const question = { endpoint, action, handler, input: input.value };
+    if (handler.kind !== "describe" || query !== "" || text.length > QUESTION_CHARS_MAX) return ok(question);
+    if (questions.size >= QUESTIONS_MAX) questions.clear();
+    questions.set(text, { ...question, text });
+    return ok({ ...question, text });
   };
 
   const callOf = ({ requestId, principal, region, now }: Exchange): Call => ({

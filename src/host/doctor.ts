@@ -22,20 +22,21 @@ export interface DoctorOptions {
 
 /** Every check, in the order a person would mend them. */
 export async function examineHost(options: DoctorOptions): Promise<Check[]> {
-  return [
+  return Promise.all([
     user(),
-    await program("qemu", ["qemu-system-x86_64", "--version"], "qemu-system-x86", "fail"),
-    await program("qemu-img", ["qemu-img", "--version"], "qemu-utils", "fail"),
+    program("qemu", ["qemu-system-x86_64", "--version"], "qemu-system-x86", "fail"),
+    program("qemu-img", ["qemu-img", "--version"], "qemu-utils", "fail"),
     kvm(),
     tun(),
-    await openvswitch(options.ovsdb),
-    await program("nftables", ["nft", "--version"], "nftables", "warn"),
-    await program("ip", ["ip", "-V"], "iproute2", "fail"),
-    await program("mmdebstrap", ["mmdebstrap", "--version"], "mmdebstrap", "warn"),
-    await program("grub-mkimage", ["grub-mkimage", "--version"], "grub-common", "warn"),
+    openvswitch(options.ovsdb),
+    program("nftables", ["nft", "--version"], "nftables", "warn"),
+    program("ip", ["ip", "-V"], "iproute2", "fail"),
+    program("mmdebstrap", ["mmdebstrap", "--version"], "mmdebstrap", "warn"),
+    program("grub-mkimage", ["grub-mkimage", "--version"], "grub-common", "warn"),
+    awsCli(),
     memory(),
     disk(options.dataDir),
-  ];
+  ]);
 }
 
 const ok = (name: string, message: string): Check => ({ name, status: "ok", message });
@@ -60,6 +61,28 @@ async function program(
   if (result.ok && result.value.code === 0) return ok(name, result.value.stdout.split("\n")[0]!.trim() || "present");
   const message = result.ok ? `${argv[0]} fails: ${result.value.stderr.trim()}` : `${argv[0]} is not installed`;
   return { name, status: severity, message, fix: `apt-get install ${debian}` };
+}
+
+/** An AWS CLI before 2.13 does not read a profile's endpoint_url (its changelog, 2.13.0), and would ask AWS. */
+async function awsCli(): Promise<Check> {
+  const name = "aws";
+  const result = await run(["aws", "--version"], { timeoutMs: 20_000 });
+  if (!result.ok || result.value.code !== 0) {
+    return { name, status: "warn", message: "no AWS CLI: Hive works without it", fix: "apt-get install awscli" };
+  }
+  const text = `${result.value.stdout}${result.value.stderr}`.trim().split(" ")[0]!;
+  const [, major, minor] = /^aws-cli\/(\d+)\.(\d+)/.exec(text)?.map(Number) ?? [];
+  const reads =
+    major !== undefined &&
+    minor !== undefined &&
+    (major > 2 || (major === 2 && minor >= 13) || (major === 1 && minor >= 29));
+  if (reads) return ok(name, text);
+  return {
+    name,
+    status: "warn",
+    message: `${text}, older than 2.13, does not read the profile's endpoint_url`,
+    fix: "alias aws='aws --endpoint-url http://127.0.0.1:9999'",
+  };
 }
 
 function kvm(): Check {

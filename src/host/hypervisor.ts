@@ -5,7 +5,7 @@
  * file but its own.
  *
  *   DIR/instances/<id>/generation.json   the launch record       DIR/instances/<id>/qemu.log   its stderr
- *   DIR/instances/<id>/run/              sockets, console.log, pid: the one folder that the process may write in
+ *   DIR/instances/<id>/run/              sockets, console.log: the one folder that the process may write in
  *   DIR/volumes/<vol-id>.qcow2           over DIR/snapshots/<snap-id>/disk.qcow2, beside which kernel and initrd lie
  */
 import { closeSync, existsSync, mkdirSync, openSync, readdirSync, realpathSync, rmSync } from "node:fs";
@@ -30,7 +30,7 @@ import { DevicePlugger } from "./hypervisor/plug-devices.ts";
 import { endProcess, findGuests, hostBootId, isAlive, processOf } from "./hypervisor/process.ts";
 import { ppmToJpeg } from "./hypervisor/screenshot.ts";
 import { ensureGuestTap, letOpenTun } from "./hypervisor/tap.ts";
-import { makeVolumeFile, orphanVolumes, removeVolumeFile } from "./hypervisor/volume-files.ts";
+import { makeVolumeFile, orphanVolumes, removeHalfMadeVolumes, removeVolumeFile } from "./hypervisor/volume-files.ts";
 import { removeTap } from "./net/tap.ts";
 import { asGuestUser, type GuestUser, giveTo, guestUser, letRead } from "./privilege.ts";
 import {
@@ -121,6 +121,7 @@ class Qemu implements QemuHypervisor {
 
   /** Finds what an earlier daemon left: machines that run, machines that died meanwhile, processes of no known start. */
   async adopt(): Promise<void> {
+    removeHalfMadeVolumes(this.#options.dataDir);
     const processes = findGuests(this.#options.dataDir);
     const bootId = hostBootId();
     const connecting: Promise<unknown>[] = [];
@@ -371,7 +372,7 @@ class Qemu implements QemuHypervisor {
         if (!removed.ok) return removed;
       }
     }
-    for (const file of [runFile.qmp, runFile.operatorQmp, runFile.serial, runFile.pid, runFile.screen]) {
+    for (const file of [runFile.qmp, runFile.operatorQmp, runFile.serial, runFile.screen]) {
       rmSync(this.#path(file(id)), { force: true });
     }
     unconfine(this.confinement.limits, id);

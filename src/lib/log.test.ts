@@ -31,9 +31,15 @@ test("the lines of one turn are one write, and a flush loses none", async () => 
   const buffer = lineBuffer((text) => writes.push(text));
   buffer.write("a\n");
   buffer.write("b\n");
-  await new Promise((done) => setTimeout(done, 5));
+  while (writes.length === 0) await new Promise((done) => setTimeout(done, 1));
   expect(writes).toEqual(["a\nb\n"]);
   buffer.write("c\n");
   buffer.flush();
   expect(writes).toEqual(["a\nb\n", "c\n"]);
+});
+test("many lines do not wait", () => {
+  const writes: string[] = [];
+  const buffer = lineBuffer((text) => writes.push(text));
+  for (let i = 0; i < 1024; i++) buffer.write(`${"x".repeat(127)}\n`);
+  expect(writes.map((text) => text.length)).toEqual([64 * 1024, 64 * 1024]);
 });

@@ -34,11 +34,15 @@ export class Secret {
  * An Error among the fields is written as its message and stack.
  */
 export function jsonLog(write: (line: string) => void, level: Level, now: () => number, base: Fields = {}): Log {
-  const at = (rank: Level) => (event: string, fields?: Fields) => {
-    if (RANK[rank] < RANK[level]) return;
-    const line = { time: new Date(now()).toISOString(), level: rank, event, ...base, ...fields };
-    // A replacer is called for every member and triples the cost: only where something needs it.
-    write(`${Object.values(line).some(needsCare) ? JSON.stringify(line, plainErrors) : JSON.stringify(line)}\n`);
+  const baseIsEmpty = Object.keys(base).length === 0;
+  const at = (rank: Level) => {
+    const head = `","level":"${rank}","event":`;
+    return (event: string, fields?: Fields) => {
+      if (RANK[rank] < RANK[level]) return;
+      const all = baseIsEmpty ? (fields ?? base) : { ...base, ...fields };
+      const text = stringify(all);
+      write(`{"time":"${isoTime(now())}${head}${JSON.stringify(event)}${text === "{}" ? "" : ","}${text.slice(1)}\n`);
+    };
   };
   return {
     debug: at("debug"),
@@ -49,8 +53,27 @@ export function jsonLog(write: (line: string) => void, level: Level, now: () => 
   };
 }
 
-const needsCare = (value: unknown): boolean =>
-  typeof value === "bigint" || (typeof value === "object" && value !== null);
+/** A replacer is called for every member and triples the cost: only where something needs it. */
+function stringify(fields: Fields): string {
+  for (const name in fields) {
+    const value = fields[name];
+    if (typeof value === "bigint" || (typeof value === "object" && value !== null)) {
+      return JSON.stringify(fields, plainErrors);
+    }
+  }
+  return JSON.stringify(fields);
+}
+
+let lastMs = Number.NaN;
+let lastTime = "";
+/** A busy daemon writes dozens of lines in a millisecond. */
+function isoTime(ms: number): string {
+  if (ms !== lastMs) {
+    lastMs = ms;
+    lastTime = new Date(ms).toISOString();
+  }
+  return lastTime;
+}
 
 function plainErrors(_name: string, value: unknown): unknown {
   if (value instanceof Error) {
@@ -65,10 +88,16 @@ export interface LineBuffer {
   flush(): void;
 }
 
-/** Gathers the lines of one turn of the event loop into one write: a system call a line costs more than the line. */
+const GATHER_MS = 5;
+const GATHER_CHARS_MAX = 64 * 1024;
+
+/** Gathers the lines of a few milliseconds into one write: a system call a line costs more than the line. */
 export function lineBuffer(write: (text: string) => void): LineBuffer {
   let waiting = "";
+  let timer: ReturnType<typeof setTimeout> | undefined;
   const flush = () => {
+    clearTimeout(timer);
+    timer = undefined;
     if (waiting === "") return;
     const text = waiting;
     waiting = "";
@@ -76,8 +105,9 @@ export function lineBuffer(write: (text: string) => void): LineBuffer {
   };
   return {
     write(line) {
-      if (waiting === "") setImmediate(flush);
       waiting += line;
+      if (waiting.length >= GATHER_CHARS_MAX) flush();
+      else timer ??= setTimeout(flush, GATHER_MS);
     },
     flush,
   };

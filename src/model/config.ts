@@ -26,10 +26,10 @@ export const configSchema = z.strictObject({
     .default("000000000000"),
   listen: z.string().default("127.0.0.1:9999"),
   accel: z.enum(["auto", "kvm", "tcg", "none"]).default("auto"),
-  /** Virtual per physical. vCPUs may be shared; memory is real, so its factor stays near 1. */
+  /** Virtual per physical. vCPUs may be shared (an idle guest uses 0.3 % of one); memory is real, so its factor stays near 1. */
   overcommit: z
-    .strictObject({ cpu: z.number().positive().default(16), memory: z.number().positive().default(1) })
-    .default({ cpu: 16, memory: 1 }),
+    .strictObject({ cpu: z.number().positive().default(32), memory: z.number().positive().default(1) })
+    .default({ cpu: 32, memory: 1 }),
   /** MiB kept for the host itself. */
   reservedMemoryMib: z.int().min(0).default(512),
   instanceTypes: z.array(instanceType).default([]),

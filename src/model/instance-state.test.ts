@@ -49,4 +49,8 @@ describe("the reason", () => {
   test("of a running machine is none", () => {
     expect(stateReason(wanted("on"), seen("running"))).toBeUndefined();
   });
+  test("of one that runs with no machine behind it says just that", () => {
+    const reason = stateReason(wanted("on"), { ...seen("running"), accel: "none" });
+    expect(reason?.message).toContain("--accel none");
+  });
 });

@@ -33,9 +33,16 @@ export function instanceState(instance: InstanceRecord, seen: InstanceObserved |
   }
 }
 
-/** `StateReason` of a Describe: why it stopped, or why it could not start. */
+/** Nobody shall take a record for a machine. */
+const NO_MACHINE: StateTransition = {
+  code: "Server.NoMachine",
+  message: "Server.NoMachine: No machine runs behind this instance (hive server --accel none)",
+};
+
+/** `StateReason` of a Describe: why it stopped, or why it could not start. AWS has none for what runs; nor has Hive where a machine does. */
 export function stateReason(instance: InstanceRecord, seen: InstanceObserved | undefined): StateTransition | undefined {
   if (instance.power !== "on") return instance.transition;
   if (seen?.process === "failed") return seen.reason;
-  return instanceState(instance, seen) === "pending" ? { code: "pending", message: "pending" } : undefined;
+  if (instanceState(instance, seen) === "pending") return { code: "pending", message: "pending" };
+  return seen?.accel === "none" ? NO_MACHINE : undefined;
 }

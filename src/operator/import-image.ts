@@ -3,10 +3,13 @@
  * does a record name them: a crash between leaves files without a record, which the next start sweeps.
  */
 import { z } from "zod";
-import { fail, ok, type Result } from "../lib/result.ts";
+import { fail, type Result } from "../lib/result.ts";
 import { GIB } from "../lib/units.ts";
 import { type AwsError, awsError, invalidParameterValue } from "../model/errors.ts";
 import type { ImageId, SnapshotId } from "../model/ids.ts";
+
+/** The largest EBS volume there is (io2 Block Express). */
+const VIRTUAL_BYTES_MAX = 64 * 1024 * GIB;
 
 export const importRequest = z.strictObject({
   name: z.string().regex(/^[A-Za-z0-9 ()./_'@[\]-]{3,128}$/, "has 3 to 128 letters, digits, spaces and ()[]./-'@_"),
@@ -63,8 +66,19 @@ export interface ImportPorts {
   register(request: ImportRequest, files: ImportedFiles): Promise<Result<ImageId, AwsError>>;
 }
 
-/** Imports an image. On any failure nothing is registered and nothing stays on the disk but the uploads. */
+/** Imports an image. On any failure nothing is registered; in any case the uploads are gone afterwards. */
 export async function importImage(request: ImportRequest, ports: ImportPorts): Promise<Result<ImageId, AwsError>> {
+  const imported = await importUploads(request, ports);
+  for (const upload of [request.disk, converted(request.disk), request.kernel, request.initrd]) {
+    if (upload !== undefined) await ports.forget(upload);
+  }
+  return imported;
+}
+
+/** What a disk of another format is converted to lies beside it, and is swept with it. */
+const converted = (uploadId: string) => `${uploadId}.qcow2`;
+
+async function importUploads(request: ImportRequest, ports: ImportPorts): Promise<Result<ImageId, AwsError>> {
   if (request.kernelCommandLine !== undefined && request.kernel === undefined) {
     return fail(invalidParameterValue("kernelCommandLine is given without a kernel"));
   }
@@ -74,13 +88,14 @@ export async function importImage(request: ImportRequest, ports: ImportPorts): P
   const uploaded = ports.uploadFile(request.disk);
   const seen = await ports.inspect(uploaded);
   if (!seen.ok) return fail(imageRefused(seen.error));
-  if (seen.value.virtualBytes > 64 * 1024 * GIB) return fail(invalidParameterValue("the image is larger than 64 TiB"));
+  if (seen.value.virtualBytes > VIRTUAL_BYTES_MAX)
+    return fail(invalidParameterValue("the image is larger than 64 TiB"));
 
   let disk = uploaded;
   if (seen.value.format !== "qcow2") {
-    disk = `${uploaded}.qcow2`;
-    const converted = await ports.toQcow2({ file: uploaded, format: seen.value.format }, disk);
-    if (!converted.ok) return fail(imageRefused(converted.error));
+    disk = ports.uploadFile(converted(request.disk));
+    const made = await ports.toQcow2({ file: uploaded, format: seen.value.format }, disk);
+    if (!made.ok) return fail(imageRefused(made.error));
   }
   const snapshotId = ports.newSnapshotId();
   const file = (upload: string | undefined) => (upload === undefined ? undefined : ports.uploadFile(upload));
@@ -92,14 +107,8 @@ export async function importImage(request: ImportRequest, ports: ImportPorts): P
     virtualBytes: seen.value.virtualBytes,
     direct: { kernel: request.kernel !== undefined, initrd: request.initrd !== undefined },
   });
-  if (!registered.ok) {
-    await ports.remove(snapshotId);
-    return registered;
-  }
-  for (const upload of [request.disk, `${request.disk}.qcow2`, request.kernel, request.initrd]) {
-    if (upload !== undefined) await ports.forget(upload);
-  }
-  return ok(registered.value);
+  if (!registered.ok) await ports.remove(snapshotId);
+  return registered;
 }
 
 function imageRefused(error: HostFailure): AwsError {

@@ -61,10 +61,12 @@ export function operatorRoutes(ports: OperatorPorts): Hono<{ Bindings: { server:
   });
 
   app.post("/_hive/images", async (c) => {
+    // Before it is known who asks, nothing is read whose length is not known to be small.
+    const declared = Number(c.req.header("content-length") ?? Number.NaN);
+    if (!(declared <= JSON_BYTES_MAX)) return refuse(invalidParameterValue("the request is too large"));
     const body = new Uint8Array(await c.req.raw.arrayBuffer());
     const allowed = await ports.authenticate(c.req.raw, body);
     if (!allowed.ok) return refuse(allowed.error);
-    if (body.byteLength > JSON_BYTES_MAX) return refuse(invalidParameterValue("the request is too large"));
     const parsed = importRequest.safeParse(jsonOf(body));
     if (!parsed.success) {
       const issue = parsed.error.issues[0];

@@ -6,7 +6,7 @@
  *   DIR/snapshots/<snap-id>/disk.qcow2  read-only from then on
  *   DIR/snapshots/<snap-id>/{kernel,initrd}
  */
-import { chmod, link, mkdir, open, readdir, rename, rm } from "node:fs/promises";
+import { chmod, type FileHandle, link, mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Random } from "../lib/random.ts";
 import { randomHex } from "../lib/random.ts";
@@ -73,10 +73,11 @@ export class ImageFiles {
   async receive(body: ReadableStream<Uint8Array>, maxBytes: number): Promise<Result<Upload, StorageError>> {
     const uploadId = randomHex(this.#random, 32);
     const file = this.uploadFile(uploadId);
-    const handle = await open(file, "wx", 0o600);
     let bytes = 0;
     let unsynced = 0;
+    let handle: FileHandle | undefined;
     try {
+      handle = await open(file, "wx", 0o600);
       for await (const chunk of body) {
         bytes += chunk.byteLength;
         if (bytes > maxBytes) {
@@ -96,7 +97,7 @@ export class ImageFiles {
       await rm(file, { force: true });
       return fail(storageError("receive the upload", cause));
     } finally {
-      await handle.close();
+      await handle?.close();
     }
   }
 
@@ -121,11 +122,13 @@ export class ImageFiles {
       for (const [from, name] of moves) {
         if (from === undefined) continue;
         await chmod(from, 0o444);
+        // What qemu-img converted is not on the disk yet.
+        await sync(from);
         await link(from, join(temporary, name));
       }
-      await syncDirectory(temporary);
+      await sync(temporary);
       await rename(temporary, this.snapshotFolder(snapshotId));
-      await syncDirectory(this.#snapshots);
+      await sync(this.#snapshots);
       return ok(undefined);
     } catch (cause) {
       return fail(storageError("put the image in place", cause));
@@ -140,7 +143,8 @@ export class ImageFiles {
   }
 }
 
-async function syncDirectory(path: string): Promise<void> {
+/** Waits until a file or a folder is on the disk. */
+async function sync(path: string): Promise<void> {
   const handle = await open(path, "r");
   try {
     await handle.sync();

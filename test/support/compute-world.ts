@@ -161,7 +161,7 @@ export async function computeWorld(
           bootGeneration,
           rebootGeneration,
           interruptGeneration,
-          accel: "none",
+          accel: "tcg",
           since: world.now,
           cleaned: false,
           ...over,

@@ -32,32 +32,49 @@ export interface Hive {
   output(): string;
   /** Ends the daemon with a signal (default SIGKILL) and starts another on the same directory. */
   restart(signal?: NodeJS.Signals): Promise<void>;
-  kill(signal?: NodeJS.Signals): Promise<void>;
-  start(): Promise<void>;
+  /** Ends the daemon. @returns its exit code */
+  kill(signal?: NodeJS.Signals): Promise<number>;
+  /** Starts it again, with these flags besides its own. */
+  start(flags?: readonly string[]): Promise<void>;
 }
 
 export interface HiveOptions {
   readonly accel?: "none" | "tcg" | "auto";
   readonly flags?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
+  /** Absolute; by default a folder of the node's own. */
+  readonly dataDir?: string;
+  /** What the daemon is started by: a program and arguments that end in running the rest. */
+  readonly prefix?: readonly string[];
+  /** The node begins without Open vSwitch's daemons. */
+  readonly openVswitch?: "stopped";
 }
 
 /** Starts a node and a daemon on it, hands them to `body`, and ends everything. */
 export async function withHive<T>(body: (hive: Hive) => Promise<T>, options: HiveOptions = {}): Promise<T> {
-  return withNode(async (node) => {
-    chmodSync(node.directory, 0o711); // QEMU's own user passes through to its machine's folder
-    const hive = new RunningHive(node, options);
-    try {
-      await hive.start();
-      return await body(hive);
-    } catch (cause) {
-      console.error(hive.output().split("\n").slice(-40).join("\n"));
-      throw cause;
-    } finally {
-      await hive.kill();
-      endMachines(hive.dataDir);
-    }
-  });
+  return withNode(
+    async (node) => {
+      chmodSync(node.directory, 0o711); // QEMU's own user passes through to its machine's folder
+      const hive = new RunningHive(node, options);
+      try {
+        await hive.start();
+        return await body(hive);
+      } catch (cause) {
+        const events = hive.output().split("\n");
+        console.error(
+          events
+            .filter((line) => !/"api\.call".*"code":"ok"/.test(line))
+            .slice(-40)
+            .join("\n"),
+        );
+        throw cause;
+      } finally {
+        await hive.kill();
+        endMachines(hive.dataDir);
+      }
+    },
+    { stopped: options.openVswitch === "stopped" },
+  );
 }
 
 class RunningHive implements Hive {
@@ -70,7 +87,7 @@ class RunningHive implements Hive {
 
   constructor(node: TestNode, options: HiveOptions) {
     this.node = node;
-    this.dataDir = join(node.directory, "data");
+    this.dataDir = options.dataDir ?? join(node.directory, "data");
     this.#options = options;
   }
 
@@ -78,11 +95,12 @@ class RunningHive implements Hive {
     return this.#daemon?.pid ?? 0;
   }
 
-  async start(): Promise<void> {
-    const { accel = "tcg", flags = [], env = {} } = this.#options;
+  async start(more: readonly string[] = []): Promise<void> {
+    const { accel = "tcg", flags = [], env = {}, prefix = [] } = this.#options;
     this.#daemon = this.node.spawn([
       "env",
       ...Object.entries(env).map(([name, value]) => `${name}=${value}`),
+      ...prefix,
       HIVE,
       "server",
       "--role=all",
@@ -91,15 +109,17 @@ class RunningHive implements Hive {
       "--accel",
       accel,
       ...flags,
+      ...more,
     ]);
     await this.#daemon.waitFor(/^ready /m, 30_000);
   }
 
-  async kill(signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
-    if (!this.#daemon) return;
-    await this.#daemon.kill(signal);
+  async kill(signal: NodeJS.Signals = "SIGKILL"): Promise<number> {
+    if (!this.#daemon) return 0;
+    const code = await this.#daemon.kill(signal);
     this.#printed += this.#daemon.output();
     this.#daemon = undefined;
+    return code;
   }
 
   async restart(signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
@@ -153,7 +173,7 @@ class RunningHive implements Hive {
 }
 
 /** Ends the machines of a data directory, which is where their processes work. */
-function endMachines(dataDir: string): void {
+export function endMachines(dataDir: string): void {
   for (const proc of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
     try {
       const isMachine = readFileSync(`/proc/${proc}/comm`, "utf8").startsWith("qemu-system");

@@ -36,7 +36,8 @@ export interface Spawned {
   /** Resolves once its output matches; throws after `timeoutMs` (default 10 s) with what there is. */
   waitFor(pattern: RegExp, timeoutMs?: number): Promise<void>;
   write(text: string): void;
-  kill(signal?: NodeJS.Signals): Promise<void>;
+  /** Sends a signal (SIGKILL by default) and waits. @returns the exit code, or 128 and the number of the signal that ended it */
+  kill(signal?: NodeJS.Signals): Promise<number>;
 }
 
 export interface GuestOptions {
@@ -249,8 +250,9 @@ function startProcess(argv: readonly string[], env: { readonly [name: string]: s
     },
     async kill(signal = "SIGKILL") {
       child.kill(signal);
-      await child.exited;
+      const code = await child.exited;
       await reading.catch(() => undefined);
+      return code;
     },
   };
 }

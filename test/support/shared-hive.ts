@@ -2,7 +2,12 @@
 import { afterAll, beforeAll } from "bun:test";
 import { chmodSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import type { HostError } from "../../src/host/host-error.ts";
+import type { BuildOptions, BuiltImage } from "../../src/host/image-build/built-image.ts";
+import { buildDebian12 } from "../../src/host/image-build/debian.ts";
+import { buildTiny } from "../../src/host/image-build/tiny.ts";
 import { present } from "../../src/lib/assert.ts";
+import type { Result } from "../../src/lib/result.ts";
 import { type Hive, type HiveOptions, IMAGE_CACHE, until, withHive } from "./hive.ts";
 
 /** Starts it before the first test of the file and ends it after the last. @returns how tests get at it */
@@ -37,9 +42,19 @@ export async function newKeyPair(hive: Hive, name: string, type = "ed25519"): Pr
   return file;
 }
 
-/** Builds `tiny` (or finds it in the cache) and registers it. @returns its AMI id */
-export const tinyImage = (hive: Hive): Promise<string> =>
-  hive.hive("image", "build", "tiny", "--cache-dir", IMAGE_CACHE);
+const builders: Record<string, (options: BuildOptions) => Promise<Result<BuiltImage, HostError>>> = {
+  tiny: buildTiny,
+  "debian-12": buildDebian12,
+};
+
+/** Builds an image (or finds it in the cache) and registers it. @returns its AMI id */
+export async function builtImage(hive: Hive, name: "tiny" | "debian-12"): Promise<string> {
+  // From outside first: no mirror can be reached from the node's namespace, only the cache.
+  const built = await builders[name]!({ cacheDirectory: IMAGE_CACHE, workDirectory: IMAGE_CACHE });
+  if (!built.ok) throw new Error(built.error.message);
+  return hive.hive("image", "build", name, "--cache-dir", IMAGE_CACHE);
+}
+export const tinyImage = (hive: Hive): Promise<string> => builtImage(hive, "tiny");
 
 /** Waits until the guest has printed a line `count` times since its start; generous, as a guest under emulation is slow. */
 export async function printed(hive: Hive, instanceId: string, line: string, count = 1): Promise<void> {

@@ -135,7 +135,7 @@ test("a crash at any operation of the disk keeps every acknowledged transaction 
   for (let point = 1; point < 220; point += 1) await crashes([point], "some", point, 3);
   for (let point = 1; point < 330; point += 3) await crashes([point], "nothing", point, 1);
   for (let point = 2; point < 330; point += 3) await crashes([point], "everything", point, 1);
-}, 30_000);
+}, 120_000);
 
 test("crash after crash, at random points, loses nothing that was acknowledged", async () => {
   const keep = fc.constantFrom("nothing" as const, "everything" as const, "some" as const, "some" as const);
@@ -144,7 +144,7 @@ test("crash after crash, at random points, loses nothing that was acknowledged",
     fc.asyncProperty(points, keep, fc.integer({ min: 0, max: 1e6 }), fc.integer({ min: 1, max: 8 }), crashes),
     { numRuns: 150 },
   );
-}, 30_000);
+}, 120_000);
 
 test("a process that is killed leaves what its successor makes durable before it shows it", async () => {
   for (let point = 5; point < 200; point += 3) {
@@ -265,7 +265,7 @@ test("one flipped byte anywhere in the log is refused, or costs no more than the
   // The header block and the writes before the last one are most of the file.
   expect(refused).toBeGreaterThan((end * 2) / 3);
   expect(cut).toBeGreaterThan(0);
-}, 30_000);
+}, 120_000);
 
 test("a damaged snapshot is passed over for the one before it and a longer log", async () => {
   const disk = new MemoryDisk();

@@ -37,6 +37,15 @@ export async function makeVolumeFile(dataDir: string, disk: DesiredDisk): Promis
   return ok(undefined);
 }
 
+/** Removes what a daemon that was killed had begun to make. Only for when nothing is being made: at start. */
+export function removeHalfMadeVolumes(dataDir: string): void {
+  const folder = join(dataDir, "volumes");
+  if (!existsSync(folder)) return;
+  for (const name of readdirSync(folder)) {
+    if (/^\.vol-.*\.tmp$/.test(name)) rmSync(join(folder, name), { force: true });
+  }
+}
+
 export function removeVolumeFile(dataDir: string, id: VolumeId): void {
   rmSync(join(dataDir, volumeFile(id)), { force: true });
   rmSync(join(dataDir, madeFile(id)), { force: true });

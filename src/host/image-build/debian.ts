@@ -56,7 +56,9 @@ datasource:
     metadata_urls: [ "http://169.254.169.254" ]
     max_wait: 120
     timeout: 10
-apt_preserve_sources_list: true
+apt: { preserve_sources_list: true }
+# There are no locales to choose from: /etc/default/locale stays as it is.
+locale: "false"
 # Key types that no client needs any more take an emulated processor many seconds to make.
 ssh_genkeytypes: [ ed25519, ecdsa ]
 `;
@@ -64,6 +66,7 @@ ssh_genkeytypes: [ ed25519, ecdsa ]
 const AFTER_PACKAGES = [
   file("etc/cloud/cloud.cfg.d/90_hive.cfg", CLOUD_CONFIG),
   file("etc/fstab", `LABEL=${LABEL} / ext4 defaults,x-systemd.growfs 0 1\n`),
+  file("etc/default/locale", "LANG=C.UTF-8\n"),
   file("etc/hostname", "debian\n"),
   file("etc/hosts", "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"),
   // Empty: each instance makes its own at first boot.

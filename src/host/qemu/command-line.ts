@@ -36,7 +36,6 @@ export const runFile = {
   operatorQmp: (id: string) => `${runFolder(id)}/qmp-operator.sock`,
   serial: (id: string) => `${runFolder(id)}/serial.sock`,
   consoleLog: (id: string) => `${runFolder(id)}/console.log`,
-  pid: (id: string) => `${runFolder(id)}/pid`,
   screen: (id: string) => `${runFolder(id)}/screen.ppm`,
 } as const;
 
@@ -64,7 +63,6 @@ export function qemuCommandLine(desired: Desired, facts: QemuFacts): readonly st
     ...["-boot", "strict=on"],
     // A guest that powers itself off leaves its process there, to tell a shutdown from a death.
     "-no-shutdown",
-    ...["-pidfile", runFile.pid(id)],
     ...(facts.sandbox ? ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"] : []),
     ...monitor("qmp", runFile.qmp(id)),
     ...monitor("qmp-operator", runFile.operatorQmp(id)),
