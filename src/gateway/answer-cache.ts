@@ -12,7 +12,7 @@ import type { Call } from "../model/operation.ts";
 
 const ANSWERS_MAX = 256;
 /** Of all answers together. A thousand instances take 4.5 MB. */
-const ANSWER_BYTES_MAX = 16 * MIB;
+const ANSWER_BYTES_MAX = 8 * MIB;
 
 interface KeptAnswer {
   readonly bytes: Uint8Array<ArrayBuffer>;

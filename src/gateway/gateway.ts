@@ -3,7 +3,7 @@
  * its signature checked, its form decoded by the service's codec, and its operation run; the answer goes out with a
  * request id that also stands in the log line of the call.
  *
- * Routing by Hono costs 0.2 microseconds of a small call's 20.
+ * Every AWS query is to `/`, and goes around the router, whose part of a small call would be a twentieth.
  */
 import { Hono } from "hono";
 import type { Credentials } from "../iam/credentials.ts";
@@ -181,18 +181,16 @@ export function createGateway<L extends Listener>(options: GatewayOptions<L>): G
     refuse(exchange, internalError(exchange.requestId, cause));
 
   /** One call of an AWS query service. One async function and few awaits: each costs a tenth of a small call. */
-  const serve = async (request: Request, server: Listener): Promise<Response> => {
+  const serve = async (request: Request, server: Listener, query: string): Promise<Response> => {
     const exchange = begin(request, server);
     try {
       const headers = headersOf(request);
-      const { query } = targetOf(request.url);
-      exchange.service = claimedService(headers, query) ?? "";
       let body: Uint8Array = NO_BODY;
       if (mayHaveBody(headers)) {
         if (Number(headers["content-length"]) <= QUERY_BODY_BYTES_MAX) body = await request.bytes();
         else {
           const read = await readBody(request, QUERY_BODY_BYTES_MAX);
-          if (!read.ok) return refuse(exchange, read.error);
+          if (!read.ok) return refuse(claimed(exchange, query), read.error);
           body = read.value;
         }
       }
@@ -209,7 +207,9 @@ export function createGateway<L extends Listener>(options: GatewayOptions<L>): G
       return answer(encoded, 200, endpoint.contentType, exchange.requestId);
     } catch (cause) {
       // A client that left in the middle is no defect of ours, and nobody reads this answer.
-      return request.signal.aborted ? refuse(exchange, clientGone()) : crashed(exchange, cause);
+      return request.signal.aborted
+        ? refuse(claimed(exchange, query), clientGone())
+        : crashed(claimed(exchange, query), cause);
     }
   };
 
@@ -236,6 +236,12 @@ export function createGateway<L extends Listener>(options: GatewayOptions<L>): G
     return answer(bytes, 200, endpoint.contentType, requestId);
   };
 
+  /** Notes which service a request claims to be meant for, where its signature has not shown it. */
+  const claimed = (exchange: Exchange, query: string): Exchange => {
+    if (exchange.service === "") exchange.service = claimedService(headersOf(exchange.request), query) ?? "";
+    return exchange;
+  };
+
   /** Checks the signature of a request that is read whole, and decodes what it asks for. */
   const open = (
     exchange: Exchange,
@@ -245,16 +251,24 @@ export function createGateway<L extends Listener>(options: GatewayOptions<L>): G
   ): Result<Question, AwsError> => {
     const { request } = exchange;
     const text = body.length === 0 ? "" : utf8.decode(body);
-    // Who sent no service name is told in EC2's words, or STS's by its version.
-    if (exchange.service === "") exchange.service = (text || query).includes(sts.apiVersion) ? "sts" : "ec2";
-    if (request.method !== "POST" && request.method !== "GET") return fail(methodNotAllowed(request.method));
-    if (query.length > QUERY_STRING_CHARS_MAX) return fail(queryTooLong());
-    if (tooMany(headers)) return fail(tooManyHeaders());
+    /** Who sent no service name is told in EC2's words, or STS's by its version. */
+    const guessed = (): string => {
+      const { service } = claimed(exchange, query);
+      exchange.service = service || ((text || query).includes(sts.apiVersion) ? "sts" : "ec2");
+      return exchange.service;
+    };
+    const unverified = (error: AwsError) => {
+      guessed();
+      return fail(error);
+    };
+    if (request.method !== "POST" && request.method !== "GET") return unverified(methodNotAllowed(request.method));
+    if (query.length > QUERY_STRING_CHARS_MAX) return unverified(queryTooLong());
+    if (tooMany(headers)) return unverified(tooManyHeaders());
 
     const bodyHash = body.length === 0 ? EMPTY_SHA256 : sha256Hex(body);
     const verified = verify(request, headers, "/", query, bodyHash, exchange.now);
     if (!verified.ok) {
-      const endpoint = endpoints.get(exchange.service);
+      const endpoint = endpoints.get(guessed());
       const dialect = endpoint?.dialect ?? dialectOf(exchange.service, request.headers.get("content-type"));
       return fail(signatureError(verified.error, dialect));
     }
@@ -325,7 +339,6 @@ export function createGateway<L extends Listener>(options: GatewayOptions<L>): G
   };
 
   const app = new Hono<{ Bindings: { readonly server: L } }>();
-  app.all("/", (c) => serve(c.req.raw, c.env.server));
   app.get("/_hive/health", (c) => {
     const reason = unreadyReason();
     return c.json(
@@ -351,7 +364,10 @@ export function createGateway<L extends Listener>(options: GatewayOptions<L>): G
   app.onError((cause, c) => crashed(begin(c.req.raw, c.env.server), cause));
 
   return {
-    fetch: (request, server) => app.fetch(request, { server }),
+    fetch(request, server) {
+      const { path, query } = targetOf(request.url);
+      return path === "/" ? serve(request, server, query) : app.fetch(request, { server });
+    },
     authenticate,
   };
 }

@@ -110,8 +110,8 @@ function kvm(): Check {
     return {
       name,
       status: "warn",
-      message:
-        "/dev/kvm opens, but the processor shows neither vmx nor svm: the server proves it by booting a guest before it's used",
+      message: "/dev/kvm opens, but the processor offers neither VMX nor SVM: machines run in software emulation (TCG)",
+      fix: "enable nested virtualisation in the hypervisor; --accel kvm tries it nevertheless",
     };
   }
   return ok(name, "/dev/kvm opens; the server proves it by booting a guest");
@@ -155,7 +155,11 @@ async function openvswitch(ovsdb: string | undefined): Promise<Check> {
     };
   }
   const kernel = existsSync("/sys/module/openvswitch");
-  const version = shown.value.stdout.trim().replaceAll('"', "");
+  // Its start script writes the version; a database that was set up by hand has none.
+  const version = shown.value.stdout
+    .trim()
+    .replace(/^\[\]$/, "answers")
+    .replaceAll('"', "");
   return ok(name, `${version}, ${kernel ? "kernel data path" : "userspace data path (no kernel module)"}`);
 }
 

@@ -345,9 +345,24 @@ function checkTime(claim: Claim, now: number): Checked<void> {
   return ok(undefined);
 }
 
+/** What lists of names were taken apart into: clients have few of them. */
+const nameLists = new Map<string, readonly string[]>();
+const NAME_LISTS_MAX = 256;
+const NAME_LIST_CHARS_MAX = 512;
+
+function namesIn(signedHeaders: string): readonly string[] {
+  const known = nameLists.get(signedHeaders);
+  if (known) return known;
+  const names = signedHeaders.split(";");
+  if (signedHeaders.length > NAME_LIST_CHARS_MAX) return names;
+  if (nameLists.size >= NAME_LISTS_MAX) nameLists.clear();
+  nameLists.set(signedHeaders, names);
+  return names;
+}
+
 /** The names of the signed headers, which must be sorted, present, and cover `host` and all of `x-amz-*`. */
 function signedNames(signedHeaders: string, headers: SignableHeaders): Checked<readonly string[]> {
-  const names = signedHeaders.split(";");
+  const names = namesIn(signedHeaders);
   if (names.length > SIGNED_HEADERS_MAX) return incomplete("Too many signed headers.");
   for (let at = 0; at < names.length; at++) {
     if (at > 0 && names[at - 1]! >= names[at]!) return fail({ kind: "mismatch" });

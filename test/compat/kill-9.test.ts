@@ -17,7 +17,7 @@ import { newKeyPair, printed, sharedHive, tinyImage } from "../support/shared-hi
 const lacks = nodeUnavailable();
 if (lacks) console.log(`skipped: the kill -9 loop ${lacks}`);
 
-const ROUNDS = Number(process.env.HIVE_TEST_ROUNDS ?? 12);
+const ROUNDS = Number(process.env.HIVE_TEST_ROUNDS ?? 10);
 const SEED = Number(process.env.HIVE_TEST_SEED ?? Date.now() % 1_000_000);
 const MACHINES_MAX = 5;
 
@@ -147,7 +147,7 @@ describe.skipIf(lacks !== undefined)("kill -9", () => {
         if (one) touched.add(one.InstanceId);
         return one?.InstanceId;
       };
-      for (let action = 0; action < 3; action++) {
+      for (let action = 0; action < 10 && asked.length < 3; action++) {
         const live =
           before.filter((i) => i.State.Name !== "terminated").length + asked.filter((a) => a.startsWith("run")).length;
         const kind =
@@ -170,7 +170,10 @@ describe.skipIf(lacks !== undefined)("kill -9", () => {
           () => false,
         ),
       );
-      await Bun.sleep(below(2500));
+      // On a slow host the CLI itself takes seconds to start: every other time the clock runs from the first call that arrives.
+      const said = shared().output().length;
+      if (below(2) === 0) await until(() => shared().output().length > said, "a call arrives", 20_000).catch(() => {});
+      await Bun.sleep(below(2000));
       await shared().kill("SIGKILL");
       acknowledged += (await Promise.all(answers)).filter(Boolean).length;
       if (below(2) === 0) {

@@ -2,7 +2,7 @@
 # The README's two commands in a fresh Debian 12: nothing is there but the base system and a checkout.
 #
 #   test/slow/fresh-root.sh                 install.sh, quickstart (twice), ssh to its machine, npm test
-#   HIVE_FRESH_TESTS=src …                  npm test shortened to these folders ("none": not at all)
+#   HIVE_FRESH_TESTS="src smithy" …         npm test shortened to these files and folders ("none": not at all)
 #   HIVE_FRESH_KEEP=1 …                     keep the root, and say where it is
 #
 # The root has its own mount, process, host name and network namespaces; slirp4netns joins it to the package registries, so that
@@ -84,8 +84,9 @@ mount -t sysfs sysfs "$root/sys"
 mount -t tmpfs -o mode=0755 tmpfs "$root/run"
 mount -t tmpfs -o mode=0755 tmpfs "$root/dev"
 mkdir -p "$root/dev/pts" "$root/dev/shm" "$root/dev/net"
+# Nodes of its own, since Hive gives /dev/net/tun to its guests' user.
 for device in null zero full random urandom tty net/tun kvm; do
-  [ -e "/dev/$device" ] && { touch "$root/dev/$device"; mount --bind "/dev/$device" "$root/dev/$device"; }
+  [ ! -e "/dev/$device" ] || mknod -m 0666 "$root/dev/$device" c $(stat -c '0x%t 0x%T' "/dev/$device")
 done
 mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"
 ln -s pts/ptmx "$root/dev/ptmx"

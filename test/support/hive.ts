@@ -56,6 +56,13 @@ export async function withHive<T>(body: (hive: Hive) => Promise<T>, options: Hiv
     async (node) => {
       chmodSync(node.directory, 0o711); // QEMU's own user passes through to its machine's folder
       const hive = new RunningHive(node, options);
+      // The node's own handler ends what it has spawned, but a machine is nobody's child; the daemon would begin it anew.
+      const onSignal = () => {
+        if (hive.pid > 0) process.kill(hive.pid, "SIGKILL");
+        endMachines(hive.dataDir);
+      };
+      process.once("SIGINT", onSignal);
+      process.once("SIGTERM", onSignal);
       try {
         await hive.start();
         return await body(hive);
@@ -69,6 +76,8 @@ export async function withHive<T>(body: (hive: Hive) => Promise<T>, options: Hiv
         );
         throw cause;
       } finally {
+        process.off("SIGINT", onSignal);
+        process.off("SIGTERM", onSignal);
         await hive.kill();
         endMachines(hive.dataDir);
       }
