@@ -29,6 +29,7 @@ import { type Audit, createAudit } from "./audit.ts";
 import { dialectOf, encodeForeignError, serviceNotServed } from "./error-answer.ts";
 import { TokenPruner } from "./idempotency.ts";
 import { readBody } from "./read-body.ts";
+import { headersOf, mayHaveBody, targetOf, tooMany } from "./request-head.ts";
 import { requestIds } from "./request-ids.ts";
 import { type AnyInput, type AnyOperation, type Running, runOperation } from "./run-operation.ts";
 import { ec2Endpoint, type ServiceEndpoint, stsEndpoint } from "./service-endpoint.ts";
@@ -372,37 +373,12 @@ export function createGateway<L extends Listener>(options: GatewayOptions<L>): G
   };
 }
 
-/** Headers as a plain object, which is twice as fast as asking for them one by one. */
-const headersOf = (request: Request): SignableHeaders =>
-  (request.headers as unknown as { toJSON(): SignableHeaders }).toJSON();
-
-function mayHaveBody(headers: SignableHeaders): boolean {
-  const length = headers["content-length"];
-  return length === undefined ? headers["transfer-encoding"] !== undefined : length !== "0";
-}
-
-/** Path and query of an absolute URL, as they were sent. */
-function targetOf(url: string): { readonly path: string; readonly query: string } {
-  const slash = url.indexOf("/", url.indexOf("://") + 3);
-  if (slash < 0) return { path: "/", query: "" };
-  const mark = url.indexOf("?", slash);
-  return mark < 0
-    ? { path: url.slice(slash), query: "" }
-    : { path: url.slice(slash, mark), query: url.slice(mark + 1) };
-}
-
 const answer = (
   body: string | Uint8Array<ArrayBuffer>,
   status: number,
   contentType: string,
   requestId: string,
 ): Response => new Response(body, { status, headers: { "content-type": contentType, "x-amzn-requestid": requestId } });
-
-function tooMany(headers: SignableHeaders): boolean {
-  let count = 0;
-  for (const _ in headers) count++;
-  return count > HEADERS_MAX;
-}
 
 const clientGone = (): AwsError =>
   awsError("RequestTimeout", "The connection was closed before the request was read.", 400);

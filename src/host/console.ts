@@ -2,11 +2,23 @@
  * The serial console of a guest: any number of watchers and writers, and the output from the last start on.
  *
  * QEMU's serial socket takes one client, and a client that does not read stalls the guest once the socket is full. So the
- * daemon is that client, always drains it, and hands on what comes. QEMU itself also appends all output to a log file,
- * which goes on while no daemon runs. The file is cut when it has grown past its limit: its last part is kept aside, and
- * as QEMU appends, what it writes next begins the file anew. While no daemon runs nobody cuts it; the next one does.
+ * daemon is that client, always drains it, hands on what comes and keeps it in a file of its own. QEMU logs all output as
+ * well, which goes on while no daemon runs; but it logs a byte again whenever the socket was busy (7.2), so its log stands in only
+ * for what the daemon has not received: from the *seam* on, the log's size when the last bytes came, which is kept beside it.
+ * A daemon that is killed between receiving and noting leaves a few bytes doubled or out, at the seam, and no more.
  */
-import { closeSync, constants, fstatSync, ftruncateSync, openSync, readSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  lstatSync,
+  openSync,
+  readSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { KIB, MIB } from "../lib/units.ts";
 import { withSocketPath } from "./qemu/socket-path.ts";
 
@@ -20,8 +32,10 @@ export interface ConsoleFiles {
   readonly socket: string;
   /** Written by QEMU, in a folder that the guest's process can write: links in it are not followed. */
   readonly log: string;
-  /** The end of what was cut off, in a folder that only the daemon writes. */
-  readonly earlier: string;
+  /** What the daemon received, the last part of it; in a folder that only the daemon writes. */
+  readonly kept: string;
+  /** The size of `log` up to which `kept` has it, in decimal. */
+  readonly seam: string;
 }
 
 export type ConsoleWatcher = (chunk: Uint8Array) => void;
@@ -32,7 +46,6 @@ export class Console {
   readonly #ended: () => void;
   #socket: Bun.Socket | undefined;
   #unsent = Buffer.alloc(0);
-  #sinceCheck = 0;
 
   /** @param ended hears that the connection is gone, once */
   constructor(files: ConsoleFiles, ended: () => void = () => {}) {
@@ -42,7 +55,6 @@ export class Console {
 
   /** Connects to the socket and begins to drain it. @throws the system's error when there is none */
   async connect(): Promise<void> {
-    this.#cutLog();
     this.#socket = await withSocketPath(this.#files.socket, (unix) =>
       Bun.connect({
         unix,
@@ -54,6 +66,8 @@ export class Console {
         },
       }),
     );
+    // What was logged while nobody listened stands before what comes now.
+    keep(this.#files, logSinceSeam(this.#files)?.bytes ?? Buffer.alloc(0));
   }
 
   get connected(): boolean {
@@ -92,19 +106,8 @@ export class Console {
 
   #receive(chunk: Buffer): void {
     const copy = new Uint8Array(chunk);
+    keep(this.#files, copy);
     for (const watcher of this.#watchers) watcher.data(copy);
-    this.#sinceCheck += chunk.length;
-    if (this.#sinceCheck < LOG_BYTES_MAX / 4) return;
-    this.#sinceCheck = 0;
-    this.#cutLog();
-  }
-
-  #cutLog(): void {
-    try {
-      cutLog(this.#files);
-    } catch {
-      // Not there yet, or not a file: nothing to bound.
-    }
   }
 
   #end(): void {
@@ -116,13 +119,48 @@ export class Console {
   }
 }
 
-/** The last 64 KiB of a console's output since the last start, and when the last of it came. Undefined when there is none. */
-export function consoleOutput(files: ConsoleFiles): { readonly bytes: Uint8Array; readonly at: number } | undefined {
-  const now = readTail(files.log, CONSOLE_OUTPUT_BYTES_MAX);
-  const earlier = readTail(files.earlier, CONSOLE_OUTPUT_BYTES_MAX);
-  if (!now && !earlier) return undefined;
-  const bytes = Buffer.concat([earlier?.bytes ?? Buffer.alloc(0), now?.bytes ?? Buffer.alloc(0)]);
-  return { bytes: bytes.subarray(-CONSOLE_OUTPUT_BYTES_MAX), at: Math.max(now?.at ?? 0, earlier?.at ?? 0) };
+/**
+ * The last 64 KiB of a console's output since the last start, and when the last of it came. Undefined when there is none.
+ * @param live a console is connected to it: what is still on its way there is left out, and comes to its watchers
+ */
+export function consoleOutput(
+  files: ConsoleFiles,
+  live: boolean,
+): { readonly bytes: Uint8Array; readonly at: number } | undefined {
+  const kept = readTail(files.kept, CONSOLE_OUTPUT_BYTES_MAX);
+  const since = live ? undefined : logSinceSeam(files);
+  if (!kept && !since) return undefined;
+  const bytes = Buffer.concat([kept?.bytes ?? Buffer.alloc(0), since?.bytes ?? Buffer.alloc(0)]);
+  const at = Math.max(kept?.at ?? 0, since && since.bytes.length > 0 ? since.at : 0);
+  return { bytes: bytes.subarray(-CONSOLE_OUTPUT_BYTES_MAX), at };
+}
+
+/** Forgets a console's output: before a new start. */
+export function forgetConsole(files: ConsoleFiles): void {
+  for (const file of [files.log, files.kept, files.seam]) rmSync(file, { force: true });
+}
+
+/** Adds to what is kept, and moves the seam to the end of QEMU's log. Both files are bounded. Output is never worth a failure. */
+function keep(files: ConsoleFiles, bytes: Uint8Array): void {
+  try {
+    if (bytes.length > 0) appendFileSync(files.kept, bytes, { mode: 0o600 });
+    if ((lstatSync(files.kept, { throwIfNoEntry: false })?.size ?? 0) > LOG_BYTES_MAX) {
+      const tail = readTail(files.kept, CONSOLE_OUTPUT_BYTES_MAX);
+      if (tail) writeFileSync(files.kept, tail.bytes, { mode: 0o600 });
+    }
+    writeFileSync(files.seam, String(cutLog(files.log)), { mode: 0o600 });
+  } catch {
+    // A full disk: watchers have it all the same.
+  }
+}
+
+/** What QEMU logged after the seam, the last part of it. */
+function logSinceSeam(files: ConsoleFiles): { bytes: Buffer; at: number } | undefined {
+  const size = lstatSync(files.log, { throwIfNoEntry: false })?.size ?? 0;
+  const seam = Number(readTail(files.seam, 20)?.bytes.toString() ?? 0);
+  // A log that is shorter than the seam was begun anew.
+  const unseen = seam <= size ? size - seam : size;
+  return readTail(files.log, Math.min(unseen, CONSOLE_OUTPUT_BYTES_MAX));
 }
 
 /** Neither a link nor a pipe that a guest's process may have put there is followed or waited for. */
@@ -153,14 +191,14 @@ function tailOf(file: number, most: number): Buffer {
   return bytes.subarray(0, read);
 }
 
-/** Bytes that QEMU appends between the reading and the cutting are lost to the log (watchers have them): a few at most. */
-function cutLog({ log, earlier }: ConsoleFiles): void {
+/** Empties QEMU's log when it has grown past its limit: it appends, so what it writes next begins the file anew. @returns its size */
+function cutLog(log: string): number {
+  const size = lstatSync(log, { throwIfNoEntry: false })?.size ?? 0;
+  if (size <= LOG_BYTES_MAX) return size;
   const file = openHostile(log, constants.O_RDWR);
   try {
-    if (fstatSync(file).size <= LOG_BYTES_MAX) return;
-    const tail = tailOf(file, CONSOLE_OUTPUT_BYTES_MAX);
     ftruncateSync(file, 0);
-    writeFileSync(earlier, tail, { mode: 0o600 });
+    return 0;
   } finally {
     closeSync(file);
   }

@@ -21,7 +21,7 @@ import { fail, ok, type Result } from "../lib/result.ts";
 import { MIB, SECOND_MS } from "../lib/units.ts";
 import type { InstanceId } from "../model/ids.ts";
 import { type Confinement, confine, findConfinement, type GuestLimits, inScope, unconfine } from "./cgroup.ts";
-import { type Console, consoleOutput, readHostileFile } from "./console.ts";
+import { type Console, consoleOutput, forgetConsole, readHostileFile } from "./console.ts";
 import { type HostError, ioFailed, missingProgram } from "./host-error.ts";
 import { BootSlots } from "./hypervisor/boot-slots.ts";
 import { consoleFiles, Guest, stderrFile } from "./hypervisor/guest.ts";
@@ -310,7 +310,7 @@ class Qemu implements QemuHypervisor {
     mkdirSync(folder, { recursive: true, mode: 0o710 });
     letRead(user, folder);
     rmSync(this.#path(runFolder(id)), { recursive: true, force: true });
-    rmSync(consoleFiles(this.#options.dataDir, id).earlier, { force: true });
+    forgetConsole(consoleFiles(this.#options.dataDir, id));
     mkdirSync(this.#path(runFolder(id)), { mode: 0o700 });
     giveTo(user, this.#path(runFolder(id)), 0o700);
     for (const disk of desired.disks) this.#allowDisk(disk);
@@ -408,7 +408,7 @@ class Qemu implements QemuHypervisor {
   }
 
   consoleOutput(id: InstanceId): { readonly bytes: Uint8Array; readonly at: number } | undefined {
-    return consoleOutput(consoleFiles(this.#options.dataDir, id));
+    return consoleOutput(consoleFiles(this.#options.dataDir, id), this.#guests.get(id)?.console.connected === true);
   }
 
   async screenshot(id: InstanceId, wakeUp: boolean): Promise<Result<Uint8Array, HostError>> {

@@ -6,6 +6,7 @@
  * same from what it received, and compares. Everything here is a pure function of its arguments.
  */
 import { fail, ok, type Result } from "../lib/result.ts";
+import { textMemo } from "../lib/text-memo.ts";
 import { MINUTE_MS, SECOND_MS } from "../lib/units.ts";
 import {
   ALGORITHM,
@@ -149,28 +150,27 @@ function readClaim(request: SignedRequest): Checked<Claim> {
   return fail({ kind: "missing" });
 }
 
-/** What an Authorization header says before its signature. */
-interface ClaimHead {
-  readonly credential: string;
-  readonly signedHeaders: string;
+interface Authorization {
+  readonly credential: string | undefined;
+  readonly signedHeaders: string | undefined;
+  readonly signature: string | undefined;
 }
 
-/**
- * Heads by their text. A client's is the same for a whole day, so that it is taken apart once; it proves nothing by being
- * known. Only what ends in a signature of the usual form is looked for.
- */
-const claimHeads = new Map<string, ClaimHead>();
-const CLAIM_HEADS_MAX = 256;
 const SIGNATURE_CHARS = 64;
 const SIGNATURE_NAME = "Signature=";
 
+/** What stands before the signature is the same for a client's whole day, so that it is taken apart once. */
 function readHeaderClaim(headers: SignableHeaders, header: string): Checked<Claim> {
-  const headLength = header.length - SIGNATURE_CHARS;
-  const usual = headLength > 0 && header.startsWith(SIGNATURE_NAME, headLength - SIGNATURE_NAME.length);
-  const headText = usual ? header.slice(0, headLength) : "";
-  const known = usual ? claimHeads.get(headText) : undefined;
-  if (known) return claimOf(headers, known, header.slice(headLength));
   if (header.length > AUTHORIZATION_LENGTH_MAX) return incomplete("Authorization header is too long.");
+  const at = header.length - SIGNATURE_CHARS;
+  const isUsual = header.startsWith(SIGNATURE_NAME, at - SIGNATURE_NAME.length);
+  const parsed = isUsual ? parseHead(header.slice(0, at)) : parseAuthorization(header);
+  if (!parsed.ok) return parsed;
+  const { credential, signedHeaders, signature } = parsed.value;
+  return claimOf(headers, credential, signedHeaders, isUsual ? header.slice(at).trim() : signature);
+}
+
+function parseAuthorization(header: string): Checked<Authorization> {
   const space = header.indexOf(" ");
   const algorithm = space < 0 ? header : header.slice(0, space);
   if (!algorithm.startsWith("AWS")) return fail({ kind: "missing" });
@@ -195,17 +195,17 @@ function readHeaderClaim(headers: SignableHeaders, header: string): Checked<Clai
         `'${shown(part.trim())}' is not a valid key=value pair (missing equal-sign) in Authorization header.`,
       );
   }
-  const claim = claimOf(headers, { credential, signedHeaders }, signature);
-  if (claim.ok && credential && signedHeaders && signature === header.slice(headLength) && usual) {
-    if (claimHeads.size >= CLAIM_HEADS_MAX) claimHeads.clear();
-    claimHeads.set(headText, { credential, signedHeaders });
-  }
-  return claim;
+  return ok({ credential, signedHeaders, signature });
 }
+
+const REMEMBERED = 256;
+const parseHead = textMemo(parseAuthorization, REMEMBERED, 1024);
+const namesIn = textMemo((signedHeaders) => signedHeaders.split(";") as readonly string[], REMEMBERED, 512);
 
 function claimOf(
   headers: SignableHeaders,
-  { credential, signedHeaders }: { readonly [Name in keyof ClaimHead]: string | undefined },
+  credential: string | undefined,
+  signedHeaders: string | undefined,
   signature: string | undefined,
 ): Checked<Claim> {
   const time = readTime(headers);
@@ -343,21 +343,6 @@ function checkTime(claim: Claim, now: number): Checked<void> {
     });
   }
   return ok(undefined);
-}
-
-/** What lists of names were taken apart into: clients have few of them. */
-const nameLists = new Map<string, readonly string[]>();
-const NAME_LISTS_MAX = 256;
-const NAME_LIST_CHARS_MAX = 512;
-
-function namesIn(signedHeaders: string): readonly string[] {
-  const known = nameLists.get(signedHeaders);
-  if (known) return known;
-  const names = signedHeaders.split(";");
-  if (signedHeaders.length > NAME_LIST_CHARS_MAX) return names;
-  if (nameLists.size >= NAME_LISTS_MAX) nameLists.clear();
-  nameLists.set(signedHeaders, names);
-  return names;
 }
 
 /** The names of the signed headers, which must be sorted, present, and cover `host` and all of `x-amz-*`. */

@@ -24,7 +24,8 @@ const QMP_RETRY_MS = 5;
 export const consoleFiles = (dataDir: string, id: string) => ({
   socket: join(dataDir, runFile.serial(id)),
   log: join(dataDir, runFile.consoleLog(id)),
-  earlier: join(dataDir, instanceFolder(id), "console.earlier.log"),
+  kept: join(dataDir, instanceFolder(id), "console.log"),
+  seam: join(dataDir, instanceFolder(id), "console.seam"),
 });
 export const stderrFile = (dataDir: string, id: string) => join(dataDir, instanceFolder(id), "qemu.log");
 
