@@ -65,7 +65,7 @@ export function progress(step: string): Progress {
   return {
     update(next) {
       detail = next;
-      show("…");
+      if (!process.stderr.isTTY) plain("…"); // a terminal's line is drawn by the timer
     },
     done(next) {
       detail = next ?? detail;

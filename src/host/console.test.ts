@@ -68,6 +68,12 @@ test("bytes that QEMU logs twice are shown once", async () => {
   expect(text(port.files, false)).toBe("ready\n");
 });
 
+test("a console that has said nothing yet is empty, and there", async () => {
+  const port = serialPort();
+  await connected(port);
+  expect(consoleOutput(port.files, true)?.bytes.length).toBe(0);
+});
+
 test("what a guest said while no daemon ran stands in its place", async () => {
   const port = serialPort();
   const first = await connected(port);

@@ -143,7 +143,7 @@ export function forgetConsole(files: ConsoleFiles): void {
 /** Adds to what is kept, and moves the seam to the end of QEMU's log. Both files are bounded. Output is never worth a failure. */
 function keep(files: ConsoleFiles, bytes: Uint8Array): void {
   try {
-    if (bytes.length > 0) appendFileSync(files.kept, bytes, { mode: 0o600 });
+    appendFileSync(files.kept, bytes, { mode: 0o600 }); // also of none: a console that was silent so far is one
     if ((lstatSync(files.kept, { throwIfNoEntry: false })?.size ?? 0) > LOG_BYTES_MAX) {
       const tail = readTail(files.kept, CONSOLE_OUTPUT_BYTES_MAX);
       if (tail) writeFileSync(files.kept, tail.bytes, { mode: 0o600 });
