@@ -366,6 +366,32 @@ test("machines wait for boot slots in the order of their launch", async () => {
   expect(spawned).toEqual([1, 2, 3].map(idOf));
 });
 
+test("a start that fails leaves its boot slot to those that wait", async () => {
+  const inner = noHypervisor([]);
+  const failing = Promise.withResolvers<void>();
+  let slots = 1;
+  const hypervisor: Hypervisor = {
+    ...inner,
+    bootSlots: () => slots,
+    apply: async (desired, step) => {
+      if (step.do !== "spawn") return inner.apply(desired, step);
+      if (desired.id !== idOf(1)) return inner.apply(desired, step);
+      slots = 0;
+      await failing.promise;
+      slots = 1; // and nobody is told: the slot was never taken
+      return fail({ permanent: true, transition: { code: "Server.InternalError", message: "no" } });
+    },
+  };
+  const { launch, stateOf, until } = await world(hypervisor);
+  await launch(1);
+  await until("the first is being started", () => slots === 0);
+  await launch(2);
+  await Bun.sleep(10);
+  expect(stateOf(2)).toBe("pending");
+  failing.resolve();
+  await until("the second runs", () => stateOf(2) === "running");
+});
+
 test("a machine of no record is removed", async () => {
   const hypervisor = noHypervisor([
     {

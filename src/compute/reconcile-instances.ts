@@ -282,6 +282,8 @@ class Reconciler {
       .finally(() => {
         this.#inFlight.delete(want.id);
         this.touch(want.id);
+        // A start that came to nothing took no boot slot, and nobody else tells those that wait for one.
+        this.touch();
       });
     this.#inFlight.set(want.id, done);
   }
