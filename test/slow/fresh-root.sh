@@ -30,12 +30,13 @@ trap finish EXIT
 
 say "mmdebstrap: Debian 12's base system"
 sources=$(grep -ls bookworm /etc/apt/sources.list /etc/apt/sources.list.d/*.{list,sources} | xargs -r grep -l debian || true)
+[ -n "$sources" ] || { echo "fresh-root.sh: this host's own apt sources name no Debian bookworm to install from" >&2; exit 1; }
 apt_options=$(apt-config dump | grep -E '^Acquire::(Check-|Retries|http|https)' || true)
 arguments=()
 while read -r option; do [ -z "$option" ] || arguments+=("--aptopt=$option"); done <<<"$apt_options"
 # shellcheck disable=SC2086 # one word a file
 mmdebstrap --quiet --variant=minbase --include=ca-certificates,init-system-helpers "${arguments[@]}" bookworm "$root" \
-  ${sources:-http://deb.debian.org/debian}
+  $sources
 
 # Settings of the host that the registries need; the certificates beside the distribution's own, which its package keeps.
 printf '%s\n' "$apt_options" >"$root/etc/apt/apt.conf.d/90host"
