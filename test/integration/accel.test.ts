@@ -32,13 +32,17 @@ test("a file that is no kernel is none", async () => {
   expect(await bootProof("tcg", import.meta.path, 20_000)).toContain("before it reached user space");
 });
 
-test.skipIf(!existsSync("/dev/kvm"))("a /dev/kvm that opens is believed only when a guest ran", async () => {
-  const failure = await bootProof("kvm", kernel);
-  const verdict = await chooseAccel({ mode: "auto", dataDir, kernels: [kernel] });
-  // Either KVM ran the guest, or it is not used and the verdict says why.
-  if (failure === undefined) expect(["kvm", "tcg"]).toContain(verdict.accel);
-  else {
-    expect(verdict.accel).toBe("tcg");
-    expect(verdict.reason).toStartWith("KVM is not used: ");
-  }
-});
+test.skipIf(!existsSync("/dev/kvm"))(
+  "a /dev/kvm that opens is believed only when a guest ran",
+  async () => {
+    const failure = await bootProof("kvm", kernel);
+    const verdict = await chooseAccel({ mode: "auto", dataDir, kernels: [kernel] });
+    // Either KVM ran the guest, or it is not used and the verdict says why.
+    if (failure === undefined) expect(["kvm", "tcg"]).toContain(verdict.accel);
+    else {
+      expect(verdict.accel).toBe("tcg");
+      expect(verdict.reason).toStartWith("KVM is not used: ");
+    }
+  },
+  60_000,
+);
