@@ -37,12 +37,15 @@ export async function serve(flags: ServerFlags): Promise<number> {
   process.stdout.on("error", () => undefined);
   const output = lineBuffer((text) => void process.stdout.write(text));
   process.on("exit", output.flush);
+  const log = jsonLog(output.write, config.value.logLevel, Date.now);
+  // A promise that nobody waited for is a defect, and no reason to stop answering everybody.
+  process.on("unhandledRejection", (cause) => log.error("defect.unhandled-rejection", { cause }));
   const daemon = await startDaemon({
     config: config.value,
     roles: roles.value,
     dataDir: resolve(flags.dataDir),
     env: process.env,
-    log: jsonLog(output.write, config.value.logLevel, Date.now),
+    log,
   });
   if (!daemon.ok) {
     output.flush();

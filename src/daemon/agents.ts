@@ -60,6 +60,8 @@ export interface Agents {
   stop(): Promise<void>;
 }
 
+const START_AGAIN_MS = 5 * SECOND_MS;
+
 /** Starts what the roles ask for. Never fails: what a host lacks is said in the node's record, and looked for again. */
 export function startAgents(options: AgentsOptions): Agents {
   return new NodeAgents(options);
@@ -74,7 +76,7 @@ class NodeAgents implements Agents {
   #reconciler: InstanceReconciler | undefined;
   #network: NetworkAgent | undefined;
   #guestServers: GuestServers | undefined;
-  #stopping = false;
+  readonly #stopping = new AbortController();
 
   constructor(options: AgentsOptions) {
     this.#options = options;
@@ -84,13 +86,26 @@ class NodeAgents implements Agents {
         ? { accel: "none", reason: "--accel none: instances are records, no machine runs behind them" }
         : { accel: "tcg", reason: "KVM has not been proven yet" };
     this.announced = this.#announce();
-    this.#started = this.announced.then(() => this.#start());
+    this.#started = this.announced.then(() => this.#startUntilItWorks());
+  }
+
+  /** A host that cannot run machines yet (a full disk, a folder that may not be written) does not end the daemon. */
+  async #startUntilItWorks(): Promise<void> {
+    const { clock, log } = this.#options;
+    while (!this.#stopping.signal.aborted) {
+      try {
+        return await this.#start();
+      } catch (cause) {
+        log.error("agents.not-started", { cause, againInMs: START_AGAIN_MS });
+        await clock.sleep(START_AGAIN_MS, this.#stopping.signal);
+      }
+    }
   }
 
   async #start(): Promise<void> {
     const { config, roles, dataDir, store, nodeId, clock, random, log } = this.#options;
     const runsMachines = config.accel !== "none";
-    if (roles.has("vpc") && runsMachines && config.network.mode === "ovs") this.#startNetwork();
+    if (roles.has("vpc") && runsMachines && config.network.mode === "ovs" && !this.#network) this.#startNetwork();
     if (!roles.has("compute")) return;
     if (runsMachines) {
       const own = store.read().lookup(snapshots, "byNode", nodeId);
@@ -102,7 +117,7 @@ class NodeAgents implements Agents {
       log.info("accel.chosen", { ...this.#accel });
       await this.#announce();
     }
-    if (this.#stopping) return;
+    if (this.#stopping.signal.aborted) return;
     const hypervisor =
       this.#accel.accel === "none"
         ? noHypervisor(store.read().lookup(instancesObserved, "byNode", nodeId), (id) => ({
@@ -257,8 +272,8 @@ class NodeAgents implements Agents {
   }
 
   async stop(): Promise<void> {
-    this.#stopping = true;
-    await this.#started.catch(() => undefined);
+    this.#stopping.abort();
+    await this.#started;
     await this.#reconciler?.stop();
     this.#hypervisor?.close();
     await this.#guestServers?.stop();

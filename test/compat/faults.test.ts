@@ -234,6 +234,33 @@ describe.skipIf(lacks !== undefined)("faults", () => {
   );
 
   test(
+    "a host that cannot run machines yet is served nevertheless, and runs them once it can",
+    async () => {
+      const dataDir = mkdtempSync(join(tmpdir(), "hive-blocked-"));
+      chmodSync(dataDir, 0o711);
+      // Where the machines' folder should be there is something else.
+      writeFileSync(join(dataDir, "instances"), "");
+      try {
+        await withHive(
+          async (hive) => {
+            await until(() => hive.output().includes("agents.not-started"), "the daemon says so");
+            const ami = await hive.hive("image", "import", emptyDisk(hive), "--name", "empty");
+            const launched = await ec2(hive, `run-instances --image-id ${ami} --instance-type h1.nano`);
+            const id = launched.Instances[0].InstanceId;
+            expect((await instance(hive, id)).State.Name).toBe("pending");
+            rmSync(join(dataDir, "instances"));
+            await inState(hive, id, "running");
+          },
+          { dataDir, flags: ["--network", "none"] },
+        );
+      } finally {
+        rmSync(dataDir, { recursive: true, force: true });
+      }
+    },
+    TEST_MS,
+  );
+
+  test(
     "a daemon without Open vSwitch serves and says so, heals when it comes; machines outlive SIGTERM, and end if so asked",
     async () => {
       // The guests' own user may not pass through here: QEMU is started inside the data directory, and needs nothing above it.
