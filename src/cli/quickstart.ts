@@ -252,9 +252,10 @@ async function showBoot(connection: Connection, instanceId: string): Promise<voi
     let seen = "";
     abort.signal.addEventListener("abort", () => void response.body?.cancel());
     for await (const chunk of response.body ?? []) {
-      process.stderr.write(dim(decoder.decode(chunk, { stream: true })));
-      seen = (seen + decoder.decode(chunk)).slice(-4096);
-      ready = /HIVE:ready/.test(seen);
+      const said = decoder.decode(chunk, { stream: true });
+      process.stderr.write(dim(said));
+      seen = (seen + said).slice(-4096);
+      ready = /HIVE:ready[^\n]*\n/.test(seen);
       if (ready) break;
     }
   } finally {

@@ -4,7 +4,7 @@
 export function parseIpv6(text: string): readonly number[] | undefined {
   if (text.length > 45) return undefined;
   let body = text;
-  const quad = /^(.*:)(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})$/.exec(body);
+  const quad = /^(.*:)(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})$/.exec(body);
   if (quad) {
     const octets = quad.slice(2, 6).map(Number);
     if (octets.some((octet) => octet > 255)) return undefined;

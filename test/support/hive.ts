@@ -2,8 +2,9 @@
  * A real `hive server` on a test node (its own network namespace and Open vSwitch), and the clients that strangers use: the AWS
  * CLI and ssh, run in the same namespace. Everything ends with the node; machines that still run are ended by their pid.
  */
-import { chmodSync, existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { chmodSync, existsSync } from "node:fs";
 import { join } from "node:path";
+import { findGuests } from "../../src/host/hypervisor/process.ts";
 import { type Spawned, type TestNode, until, withNode } from "./netns.ts";
 
 export const PROJECT = join(import.meta.dir, "../..");
@@ -181,12 +182,11 @@ class RunningHive implements Hive {
   }
 }
 
-/** Ends the machines of a data directory, which is where their processes work. */
+/** Ends the machines of a data directory. */
 export function endMachines(dataDir: string): void {
-  for (const proc of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
+  for (const { pid } of [...findGuests(dataDir).values()].flat()) {
     try {
-      const isMachine = readFileSync(`/proc/${proc}/comm`, "utf8").startsWith("qemu-system");
-      if (isMachine && readlinkSync(`/proc/${proc}/cwd`).startsWith(dataDir)) process.kill(Number(proc), "SIGKILL");
+      process.kill(pid, "SIGKILL");
     } catch {
       // Gone meanwhile.
     }

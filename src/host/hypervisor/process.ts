@@ -1,5 +1,5 @@
 /** Processes of guests in /proc: found, told apart, ended. A pid alone names nothing: it may be reused; with its start time it does. */
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { readdirSync, readFileSync, type Stats, statSync } from "node:fs";
 import { errnoOf } from "../host-error.ts";
 
 export interface GuestProcess {
@@ -42,22 +42,26 @@ export const cpuMsOf = (process: GuestProcess): number => (statOf(process.pid)?.
  */
 export function findGuests(dataDir: string): ReadonlyMap<string, readonly GuestProcess[]> {
   const guests = new Map<string, GuestProcess[]>();
+  const folder = statSync(dataDir, { throwIfNoEntry: false });
+  if (!folder) return guests;
   for (const name of readdirSync("/proc")) {
     if (!/^\d+$/.test(name)) continue;
     const pid = Number(name);
-    const id = guestIdOf(pid, dataDir);
+    const id = guestIdOf(pid, folder);
     const found = id ? processOf(pid) : undefined;
     if (id && found) guests.set(id, [...(guests.get(id) ?? []), found]);
   }
   return guests;
 }
 
-function guestIdOf(pid: number, dataDir: string): string | undefined {
+/** The folder is told by its inode: from another mount namespace or root its path reads differently. */
+function guestIdOf(pid: number, folder: Stats): string | undefined {
   try {
     const argv = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
     const name = argv[argv.indexOf("-name") + 1];
     const id = name?.match(/^guest=(i-[0-9a-f]+),/)?.[1];
-    return id && readlinkSync(`/proc/${pid}/cwd`) === dataDir ? id : undefined;
+    const cwd = id && statSync(`/proc/${pid}/cwd`);
+    return cwd && cwd.ino === folder.ino && cwd.dev === folder.dev ? id : undefined;
   } catch {
     return undefined; // it has ended meanwhile, or is somebody else's
   }
