@@ -115,7 +115,7 @@ describe.skipIf(lacks !== undefined)("the AWS CLI's walk-through", () => {
         `written by user data\nip-${firstIp.replaceAll(".", "-")}\n`,
       );
     }
-    expect(await ssh(firstIp, "cat /sys/block/nvme1n1/size; cat /sys/block/nvme1n1/device/serial")).toMatch(
+    expect(await ssh(firstIp, "cat /sys/block/vdb/size /sys/block/vdb/serial")).toMatch(
       /^2097152\nvol[0-9a-f]{17}\s*$/,
     );
     expect((await shared().node.exec(["ping", "-c", "1", "-W", "5", PublicIpAddress])).stdout).toContain(

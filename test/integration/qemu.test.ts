@@ -200,7 +200,7 @@ test(
     );
     expect((await seen(hypervisor, desired)).disks).toContain(disk.volumeId);
     await until("the guest sees the disk by its volume id", async () => {
-      type(hypervisor, desired, "cat /sys/class/nvme/*/serial; cat /sys/class/net/*/address");
+      type(hypervisor, desired, "cat /sys/block/vd*/serial; cat /sys/class/net/*/address");
       await Bun.sleep(500);
       return printed(hypervisor, desired.id).includes(disk.serial) && printed(hypervisor, desired.id).includes(nic.mac);
     });

@@ -67,8 +67,8 @@ test("the guest can tell that it is on EC2", () => {
   expect(smbios).toContain(`asset=${id}`);
 });
 
-test("disks are NVMe with the volume's id as serial, the root first and not behind a port", () => {
-  const [root, data] = devices(lineOf()).filter((d) => d.driver === "nvme");
+test("disks are virtio-blk with the volume's id as serial, the root first and not behind a port", () => {
+  const [root, data] = devices(lineOf()).filter((d) => d.driver === "virtio-blk-pci");
   expect(root).toMatchObject({ bus: "pcie.0", serial: desired.disks[0]!.serial, bootindex: 1 });
   expect(root.serial).toHaveLength(20);
   expect(data).toMatchObject({ bus: "port0", addr: "0x0" });

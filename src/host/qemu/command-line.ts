@@ -1,10 +1,12 @@
 /**
  * The QEMU command line of an instance: a pure function of the machine that is wanted and of what this host can do.
  *
- * The machine looks as an EC2 instance on Nitro does: disks are NVMe with the volume's id as serial number (the root's
- * controller is in slot 4, the primary interface in slot 5, so that it is `ens5`), and SMBIOS says `Amazon EC2`. Disks and
- * interfaces that may be detached while the machine runs sit behind PCI Express root ports, as q35 plugs nothing into its
- * root bus; some ports are left empty for what comes later.
+ * The machine looks as an EC2 instance does where guests look: the volume's id is its disk's serial number, the root disk is
+ * in slot 4, the primary interface in slot 5, so that it is `ens5`, and SMBIOS says `Amazon EC2`. Disks are virtio-blk and not
+ * NVMe as on Nitro: QEMU 7.2's NVMe now and then loses a guest's doorbell under emulation, and the disk is dead after three time-outs
+ * of thirty seconds; and virtio-blk halts a guest whose host disk is full, where NVMe hands it an error. Disks and interfaces
+ * that may be detached while the machine runs sit behind PCI Express root ports, as q35 plugs nothing into its root bus;
+ * some ports are left empty for what comes later.
  *
  * Paths are relative to the data directory, in which QEMU is started: a guest's process needs no permission to search what lies
  * above it, and socket paths stay below the 107 bytes that Linux allows however deep the directory is.
@@ -191,7 +193,7 @@ export const blockNodeNames = (volumeId: string): readonly string[] => [
 ];
 
 export function diskDevice(disk: DesiredDisk, place: Place): QmpArguments {
-  return { driver: "nvme", id: disk.volumeId, drive: disk.volumeId, serial: disk.serial, ...place };
+  return { driver: "virtio-blk-pci", id: disk.volumeId, drive: disk.volumeId, serial: disk.serial, ...place };
 }
 
 function nicArguments(nic: DesiredNic, facts: QemuFacts, place: Place): readonly string[] {
