@@ -4,6 +4,7 @@
  * the pure service; this file knows nothing of instances.
  */
 import type { Socket, TCPSocketListener } from "bun";
+import { reasonOf } from "../lib/http-status.ts";
 import type { Log } from "../lib/log.ts";
 import { fail, ok, type Result } from "../lib/result.ts";
 import type { MetadataResponse } from "../vpc/metadata/exchange.ts";
@@ -35,24 +36,11 @@ const CONNECTIONS_PER_SOURCE_MAX = 64;
 /** What one connection may have sent ahead of its answers. */
 const INPUT_BYTES_MAX = 64 * 1024;
 
-const REASONS: { readonly [status: number]: string } = {
-  200: "OK",
-  400: "Bad Request",
-  401: "Unauthorized",
-  403: "Forbidden",
-  404: "Not Found",
-  405: "Method Not Allowed",
-  408: "Request Timeout",
-  413: "Content Too Large",
-  431: "Request Header Fields Too Large",
-  501: "Not Implemented",
-};
-
 /** Answer as bytes. A HEAD has the length of the body and not the body. */
 function serialize(response: MetadataResponse, keep: boolean, withBody: boolean, now: Date): Buffer {
   const body = typeof response.body === "string" ? Buffer.from(response.body, "utf8") : Buffer.from(response.body);
   const lines = [
-    `HTTP/1.1 ${response.status} ${REASONS[response.status] ?? "Error"}`,
+    `HTTP/1.1 ${response.status} ${reasonOf(response.status)}`,
     `Content-Type: ${response.contentType}`,
     `Content-Length: ${body.length}`,
     `Date: ${now.toUTCString()}`,

@@ -1,3 +1,5 @@
+import { reasonOf } from "../../lib/http-status.ts";
+
 /** One question to the metadata service and its answer, apart from sockets. */
 export interface MetadataRequest {
   readonly method: string;
@@ -15,17 +17,6 @@ export interface MetadataResponse {
   /** IP's time to live of the answer's packets: how many routers they may pass. The host's own default when absent. */
   readonly hopLimit?: number;
 }
-
-const REASONS: { readonly [status: number]: string } = {
-  200: "OK",
-  400: "Bad Request",
-  401: "Unauthorized",
-  403: "Forbidden",
-  404: "Not Found",
-  405: "Method Not Allowed",
-  503: "Service Unavailable",
-};
-export const reasonOf = (status: number): string => REASONS[status] ?? "Error";
 
 export const text = (body: string): MetadataResponse => ({ status: 200, contentType: "text/plain", body });
 
