@@ -6,7 +6,7 @@ import { existsSync } from "node:fs";
 
 const GROUPS: Record<string, readonly (readonly string[])[]> = {
   default: [
-    ["src", "smithy"],
+    ["src", "smithy", "test/raft"],
     ["test/compat", "test/integration"],
   ],
   slow: [["test/slow"]],

@@ -87,7 +87,7 @@ export function step(state: RaftState, input: Input, now: Ms, random: Random): {
   if (state.isHalted) return { state, effects: refusalsOf(input) };
   const draft = draftOf(state, now, random);
   take(draft, input);
-  if (draft.role === "leader") leaderChores(draft);
+  if (draft.role === "leader") leaderChores(draft, input.type === "message" ? input.message.from : undefined);
   return finish(draft);
 }
 
@@ -483,7 +483,6 @@ function onAnswer(d: Draft, message: Of<"append-reply"> | Of<"append-refused">):
   if (message.type === "append-reply") onAppendReply(d, message);
   else onAppendRefused(d, message);
   confirmReads(d);
-  sendToPeer(d, message.from, false);
 }
 
 function sendToPeer(d: Draft, peer: PeerId, always: boolean): void {
@@ -491,8 +490,11 @@ function sendToPeer(d: Draft, peer: PeerId, always: boolean): void {
 }
 
 /** What may follow from anything that a leader learnt: commits, what hangs on them, promotions, a transfer's last word. */
-function leaderChores(d: Draft): void {
-  if (advanceCommit(d)) {
+function leaderChores(d: Draft, heardFrom: PeerId | undefined): void {
+  if (!advanceCommit(d)) {
+    // Its answer may have opened its window.
+    if (heardFrom !== undefined) sendToPeer(d, heardFrom, false);
+  } else {
     commitUpTo(d, d.commit);
     broadcast(d, false);
     serveReads(d);
