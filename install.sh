@@ -60,6 +60,9 @@ python3              /usr/bin/python3
 make                 /usr/bin/make
 g++                  /usr/bin/g++
 libnode-dev          /usr/include/node/node.h
+etcd-server          /usr/bin/etcd
+redis-tools          /usr/bin/redis-cli
+redis-server         /usr/bin/redis-server
 "
 
 missing_packages() {
@@ -86,6 +89,9 @@ install_packages() {
   apt-get update -qq || die "apt-get update failed; are the package sources in /etc/apt reachable?"
   # Services that a package brings (Open vSwitch) are started by start_openvswitch, also where there is no init.
   apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 $missing >/dev/null || die "apt-get could not install: $missing"
+  # Debian starts an etcd and a Redis at once; the tests start their own.
+  case $missing in *etcd-server*) ! has_systemd || systemctl disable --now etcd >/dev/null 2>&1 || true ;; esac
+  case $missing in *redis-server*) ! has_systemd || systemctl disable --now redis-server >/dev/null 2>&1 || true ;; esac
 }
 
 has_systemd() { [ -d /run/systemd/system ]; }

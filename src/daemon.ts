@@ -6,6 +6,7 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import { realDisk } from "./cluster/kv/real-disk.ts";
 import { openEmbeddedStore } from "./cluster/open-embedded-store.ts";
+import { openEtcdStore } from "./cluster/open-etcd-store.ts";
 import { computeHandlers } from "./compute/handlers.ts";
 import { instanceType } from "./compute/instance-types.ts";
 import { listenAddress } from "./config/load-config.ts";
@@ -18,7 +19,7 @@ import { ensureRootKey, rootKeyFromEnvironment } from "./iam/root-key.ts";
 import { loadSealingKey } from "./iam/sealing-key.ts";
 import { stsHandlers } from "./iam/sts-handlers.ts";
 import { systemClock } from "./lib/clock.ts";
-import type { Log } from "./lib/log.ts";
+import type { Log, LogThreshold } from "./lib/log.ts";
 import { Metrics } from "./lib/metrics.ts";
 import { systemRandom } from "./lib/random.ts";
 import { fail, ok, type Result } from "./lib/result.ts";
@@ -30,6 +31,12 @@ import { allTables, snapshots } from "./model/tables.ts";
 import { consoleWebSocket } from "./operator/console-socket.ts";
 import { operatorRoutes } from "./operator/routes.ts";
 import { reportStatus } from "./operator/status.ts";
+import { ClusterSettings, gracefulShutdownSeconds, logLevel } from "./settings/cluster-settings.ts";
+import { SettingsFeed } from "./settings/feed.ts";
+import { Notifications } from "./settings/redis/notifications.ts";
+import { ScanCursors } from "./settings/redis/scan-cursors.ts";
+import { type RedisServer, startRedisServer } from "./settings/redis/server.ts";
+import { Settings } from "./settings/settings.ts";
 import { ImageFiles } from "./storage/image-files.ts";
 import { decideDefaultVpc } from "./vpc/default-vpc.ts";
 import { vpcHandlers } from "./vpc/handlers.ts";
@@ -41,11 +48,15 @@ export interface DaemonOptions {
   readonly dataDir: string;
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly log: Log;
+  /** The log's, for the cluster's setting to move. */
+  readonly logThreshold: LogThreshold;
 }
 
 export interface Daemon {
   /** `http://host:port`, with the port that was taken. */
   readonly endpoint: string;
+  /** `redis://host:port` of the configuration store, with the port that was taken; absent where it is not served. */
+  readonly configAddress: string | undefined;
   /** The folder of the AWS profile that reaches it. */
   readonly awsFolder: string;
   /** Stops answering, then the agents, then closes the store. The machines go on unless `stopInstances`. */
@@ -54,28 +65,34 @@ export interface Daemon {
 
 /** Starts a daemon. Fails with a sentence on what is wrong, where, and what to do; nothing runs then. */
 export async function startDaemon(options: DaemonOptions): Promise<Result<Daemon, string>> {
-  const { config, dataDir, log, roles } = options;
+  const { dataDir, log, logThreshold, roles } = options;
   const clock = systemClock;
   const random = systemRandom;
   const startedAt = clock.now();
-  const accountId: AccountId = trustedId(config.accountId);
+  const accountId: AccountId = trustedId(options.config.accountId);
 
   const given = rootKeyFromEnvironment(options.env);
   if (!given.ok) return fail(given.error.message);
   const node = await loadNodeId(dataDir, random);
   if (!node.ok) return fail(node.error.message);
   const nodeId: NodeId = trustedId(node.value);
-  const opened = await openEmbeddedStore({
-    directory: join(dataDir, "store"),
-    tables: allTables,
-    disk: realDisk,
-    clock,
-    random,
-    log,
-  });
+  const place = { directory: join(dataDir, "store"), disk: realDisk };
+  const storeParts = { tables: allTables, clock, random, log };
+  const opened =
+    options.config.store === "raft"
+      ? await openEmbeddedStore({ ...place, ...storeParts })
+      : await openEtcdStore({ url: options.config.store, lock: place, ...storeParts });
   if (!opened.ok) return fail(opened.error.message);
   const store = opened.value;
+  const settings = new Settings(store, clock);
+  const cluster = new ClusterSettings(options.config, store.read(), log);
+  const config = cluster.configuration();
+  cluster.follow(logLevel, (level) => {
+    logThreshold.level = level;
+  });
+  const feed = new SettingsFeed({ settings, cluster, log });
   const abandon = async (message: string) => {
+    await feed.stop();
     await store.close();
     return fail(message);
   };
@@ -106,6 +123,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Result<Daemon
 
   const agents: Agents = startAgents({
     ...options,
+    config,
+    gracefulShutdownSeconds: () => cluster.get(gracefulShutdownSeconds),
     store,
     nodeId,
     sealingKey: sealingKey.value,
@@ -134,14 +153,16 @@ export async function startDaemon(options: DaemonOptions): Promise<Result<Daemon
     receive: (body, maxBytes) => files.receive(body, maxBytes),
     images: importPorts({ files, store, nodeId, accountId, region: config.region, clock, random }),
     consoles: agents.consoles,
+    config: { settings, configuration: options.config },
     identityCertificate: () => agents.identityCertificate(),
     log,
   });
+  const credentials = createCredentials(store, sealingKey.value);
   const gateway = createGateway({
     config,
     store,
     services: { ec2: { ...computeHandlers(agents.computePorts), ...vpcHandlers }, sts: stsHandlers },
-    credentials: createCredentials(store, sealingKey.value),
+    credentials,
     tokenKey: sealingKey.value.derive("page tokens"),
     clock,
     random,
@@ -169,6 +190,26 @@ export async function startDaemon(options: DaemonOptions): Promise<Result<Daemon
     const host = address.hostname.includes(":") ? `[${address.hostname}]` : address.hostname;
     endpoint = `http://${host === "0.0.0.0" ? "127.0.0.1" : host}:${server.port}`;
   }
+  let redis: RedisServer | undefined;
+  if (config.configListen !== undefined) {
+    const started = startRedisServer({
+      ...listenAddress(config.configListen),
+      settings,
+      cluster,
+      notifications: new Notifications(feed),
+      cursors: new ScanCursors(),
+      secretOf: (accessKeyId) => credentials.lookup(accessKeyId)?.secret,
+      version: VERSION,
+      clock,
+      log,
+    });
+    if (!started.ok) {
+      await server?.stop(true);
+      await agents.stop();
+      return abandon(started.error);
+    }
+    redis = started.value;
+  }
   const profile = await writeAwsProfile(dataDir, {
     endpoint,
     region: config.region,
@@ -177,8 +218,10 @@ export async function startDaemon(options: DaemonOptions): Promise<Result<Daemon
   });
   const stop: Daemon["stop"] = async (how) => {
     if (how.stopInstances) await agents.stopInstances();
+    redis?.stop();
     await server?.stop(true);
     await agents.stop();
+    await feed.stop();
     await store.close();
     log.info("daemon.stopped", { uptimeMs: clock.now() - startedAt });
   };
@@ -187,7 +230,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Result<Daemon
     return fail(profile.error.message);
   }
   log.info("daemon.started", { version: VERSION, nodeId, host: hostname(), endpoint, tookMs: clock.now() - startedAt });
-  return ok({ endpoint, awsFolder: profile.value, stop });
+  return ok({ endpoint, configAddress: redis?.address, awsFolder: profile.value, stop });
 }
 
 function cannotListen(listen: string, cause: unknown): string {

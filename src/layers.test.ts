@@ -19,7 +19,8 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   cluster: ["lib", "model"],
   host: ["lib", "model", "type:compute", "type:vpc", "type:operator"],
   gateway: ["lib", "model", "schema", "protocol", "iam", "type:compute", "type:vpc"],
-  operator: ["lib", "model"],
+  settings: ["lib", "model", "protocol"],
+  operator: ["lib", "model", "settings"],
   daemon: [
     "lib",
     "model",
@@ -34,6 +35,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
     "cluster",
     "host",
     "gateway",
+    "settings",
     "operator",
   ],
   cli: ["lib", "schema", "protocol", "type:operator", "type:host"],

@@ -4,7 +4,7 @@ import { resolve } from "node:path";
 import type { ServerFlags } from "./cli/program.ts";
 import { readConfig } from "./config/load-config.ts";
 import { startDaemon } from "./daemon.ts";
-import { jsonLog, lineBuffer } from "./lib/log.ts";
+import { jsonLog, LogThreshold, lineBuffer } from "./lib/log.ts";
 import { fail, ok, type Result } from "./lib/result.ts";
 import type { Config } from "./model/config.ts";
 import { parseRoles, type Role } from "./model/roles.ts";
@@ -17,6 +17,8 @@ export async function serve(flags: ServerFlags): Promise<number> {
   if (!text.ok) return complain(text.error, 1);
   const config = readConfig(text.value, flags.config ?? "configuration", {
     listen: flags.listen,
+    configListen: flags.configListen,
+    store: flags.store,
     accel: flags.accel,
     network: flags.network,
     region: flags.region,
@@ -37,7 +39,8 @@ export async function serve(flags: ServerFlags): Promise<number> {
   process.stdout.on("error", () => undefined);
   const output = lineBuffer((text) => void process.stdout.write(text));
   process.on("exit", output.flush);
-  const log = jsonLog(output.write, config.value.logLevel, Date.now);
+  const logThreshold = new LogThreshold(config.value.logLevel);
+  const log = jsonLog(output.write, logThreshold, Date.now);
   // A promise that nobody waited for is a defect, and no reason to stop answering everybody.
   process.on("unhandledRejection", (cause) => log.error("defect.unhandled-rejection", { cause }));
   const daemon = await startDaemon({
@@ -46,12 +49,18 @@ export async function serve(flags: ServerFlags): Promise<number> {
     dataDir: resolve(flags.dataDir),
     env: process.env,
     log,
+    logThreshold,
   });
   if (!daemon.ok) {
     output.flush();
     return complain(daemon.error, 1);
   }
-  const { endpoint, awsFolder } = daemon.value;
+  const { endpoint, awsFolder, configAddress } = daemon.value;
+  if (configAddress !== undefined) {
+    output.write(
+      `Redis clients reach the configuration store at ${configAddress} (user and password: an access key)\n`,
+    );
+  }
   output.write(
     `use it with: export AWS_PROFILE=hive AWS_CONFIG_FILE=${awsFolder}/config AWS_SHARED_CREDENTIALS_FILE=${awsFolder}/credentials\n` +
       `an AWS CLI older than 2.13 also needs: alias aws='aws --endpoint-url ${endpoint}'\n` +
@@ -71,6 +80,9 @@ export function cannotServe(roles: ReadonlySet<Role>, config: Config): string | 
     return "--network user is not there yet: use ovs, or none for machines without a network";
   }
   if (!roles.has("gateway")) return "--role: a node that is alone has to answer requests itself: add the role gateway";
+  if (config.configListen !== undefined && !roles.has("config")) {
+    return "--config-listen: the configuration store is served by nodes of the role config";
+  }
   const machines = config.accel !== "none";
   if (machines && config.network.mode === "ovs" && roles.has("compute") !== roles.has("vpc")) {
     return "--role: machines and their network belong together on a node that is alone: give both compute and vpc, or neither";

@@ -106,6 +106,7 @@ export async function hiveRequest(
   method: string,
   path: string,
   body?: string | { readonly stream: ReadableStream<Uint8Array>; readonly bytes: number },
+  signal?: AbortSignal,
 ): Promise<Response> {
   const url = new URL(`${connection.endpoint}${path}`);
   const streamed = typeof body === "object";
@@ -115,6 +116,7 @@ export async function hiveRequest(
     method,
     headers,
     ...(body === undefined ? {} : { body: streamed ? body.stream : body }),
+    ...(signal && { signal }),
   });
   if (response.ok) return response;
   const text = await response.text();

@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import type { Check } from "../host/doctor.ts";
+import { addConfigCommands } from "./config.ts";
 import {
   CommandFailed,
   type Connection,
@@ -24,6 +25,8 @@ export interface ServerFlags {
   readonly dataDir: string;
   readonly config?: string;
   readonly listen?: string;
+  readonly configListen?: string;
+  readonly store?: string;
   readonly accel?: string;
   readonly network?: string;
   readonly region?: string;
@@ -52,6 +55,11 @@ interface QuickstartFlags {
   readonly output: OutputFormat;
 }
 
+const endpoint = () =>
+  new Option(
+    "--endpoint <url>",
+    `the daemon (default: HIVE_ENDPOINT, the profile hive, ${DEFAULT_ENDPOINT})`,
+  ).argParser(endpointUrl);
 const output = () => new Option("--output <format>", "how data is printed").choices(["text", "json"]).default("text");
 
 /** Runs one command. @param argv the arguments after the program's name. @returns the exit code: 0 done, 1 failed, 2 wrong usage */
@@ -60,18 +68,16 @@ export async function runProgram(argv: readonly string[], ports: ProgramPorts): 
   const program = new Command("hive")
     .description("A private AWS on this machine: real machines behind the EC2 API, from one binary.")
     .version(ports.version, "-V, --version", "print the version")
-    .option(
-      "--endpoint <url>",
-      `the daemon (default: HIVE_ENDPOINT, the profile hive, ${DEFAULT_ENDPOINT})`,
-      endpointUrl,
-    )
+    .addOption(endpoint())
+    // Else --version would be the program's wherever it stands, and `hive config get --version` has one of its own.
+    .enablePositionalOptions()
     .exitOverride()
     .configureOutput({ outputError: (message, write) => write(message.replace(/^error: /, `${red("hive:")} `)) })
     .showHelpAfterError("Add --help to see how it is used.")
     .configureHelp({ sortSubcommands: false, showGlobalOptions: true })
     .addHelpText("after", "\nFirst time here? Run `hive doctor`, then `hive quickstart`.");
-  const connect = (): Promise<Connection> =>
-    requireDaemon(resolveConnection(program.opts<{ endpoint?: string }>().endpoint, process.env));
+  const asked = () => program.opts<{ endpoint?: string }>().endpoint;
+  const connect = (): Promise<Connection> => requireDaemon(resolveConnection(asked(), process.env));
 
   program
     .command("server")
@@ -80,6 +86,11 @@ export async function runProgram(argv: readonly string[], ports: ProgramPorts): 
     .option("--data-dir <dir>", "where everything is kept", DEFAULT_DATA_DIR)
     .option("--config <file>", "configuration (YAML); flags win over it")
     .option("--listen <host:port>", "the AWS endpoint (default 127.0.0.1:9999)")
+    .option(
+      "--config-listen <host:port>",
+      "serve the configuration store over the Redis protocol, unencrypted (default: nowhere)",
+    )
+    .option("--store <where>", "raft: Hive's own store (default); or etcd://host:2379,host2:2379/prefix")
     .addOption(new Option("--accel <kind>", "how machines run (default auto)").choices(["auto", "kvm", "tcg", "none"]))
     .addOption(
       new Option("--network <mode>", "how machines are networked (default ovs)").choices(["ovs", "user", "none"]),
@@ -112,7 +123,7 @@ export async function runProgram(argv: readonly string[], ports: ProgramPorts): 
       code = await quickstart(
         {
           output: flags.output,
-          endpoint: program.opts<{ endpoint?: string }>().endpoint ?? (flags.listen && `http://${flags.listen}`),
+          endpoint: asked() ?? (flags.listen && `http://${flags.listen}`),
           dataDir: flags.dataDir,
           instanceType: flags.instanceType,
           serverFlags: [
@@ -184,6 +195,8 @@ export async function runProgram(argv: readonly string[], ports: ProgramPorts): 
       code = await printStatus(await connect(), flags.output);
     });
 
+  addConfigCommands(program, connect);
+
   program
     .command("doctor")
     .description("name what is missing on this host, and the command that mends it")
@@ -210,6 +223,12 @@ export async function runProgram(argv: readonly string[], ports: ProgramPorts): 
     .action(async (id: string, flags: { follow: boolean; output: OutputFormat }) =>
       printLogs(await connect(), id, flags.follow, flags.output),
     );
+
+  // The endpoint may be named after a verb as well as before it.
+  for (const verb of program.commands.flatMap((command) => [command, ...command.commands])) {
+    verb.addOption(endpoint().hideHelp());
+    verb.on("option:endpoint", (url: string) => program.setOptionValue("endpoint", url));
+  }
 
   try {
     await program.parseAsync(argv, { from: "user" });

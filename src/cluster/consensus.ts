@@ -75,7 +75,7 @@ export interface StateMachine {
   gainedLeadership(term: Term): void;
   /** It leads no more: what was proposed and not yet applied may still come through `apply`, or never. */
   lostLeadership(term: Term): void;
-  /** The leader that this node follows, or undefined while there is none. */
+  /** Who leads, as far as this node knows (itself, too), or undefined while nobody does. */
   leaderChanged(leader: PeerId | undefined): void;
   /** A snapshot file from the leader, whole and on this disk: becomes the state. Rejects or fails when it can't be read. */
   install(snapshot: StoredSnapshot): Promise<Result<void, string>>;

@@ -92,6 +92,23 @@ export function storeContract(name: string, makeStore: () => Promise<ContractSto
       expect(state.count(counters)).toBe(1);
     });
 
+    check("a record's stamp tells when it was made, and last written", async (store) => {
+      const stamp = () => store.read().stamp(addresses, address(1).address);
+      expect(stamp()).toBeUndefined();
+      await write(store, put(addresses, address(1)));
+      const made = stamp()!;
+      expect(made.createRevision).toBe(made.modRevision);
+      await write(store, put(addresses, address(2)));
+      expect(stamp()).toMatchObject({ createRevision: made.createRevision, modRevision: made.modRevision });
+      await write(store, put(addresses, address(1, "subnet-b")));
+      expect(stamp()!.createRevision).toBe(made.createRevision);
+      expect(stamp()!.modRevision).toBeGreaterThan(made.modRevision);
+      await write(store, remove(addresses, address(1).address));
+      expect(stamp()).toBeUndefined();
+      await write(store, put(addresses, address(1)));
+      expect(stamp()!.createRevision).toBeGreaterThan(made.createRevision);
+    });
+
     check("indexes follow a record that changes and one that is removed", async (store) => {
       await write(store, put(addresses, address(1, "subnet-a", ["x", "x"])), put(addresses, address(2)));
       await write(store, put(addresses, address(1, "subnet-b", ["y"])), remove(addresses, address(2).address));

@@ -27,6 +27,8 @@ describe("readConfig", () => {
     ["text that is not YAML", "a: [", "hive.yaml is not YAML"],
     ["a list", "- 1", "hive.yaml is not a mapping"],
     ["an address without a port", "listen: localhost", "listen: localhost is written host:port"],
+    ["a store that is none", "store: redis://h", "store: is raft, or an etcd as in etcd://host:2379,host2:2379"],
+    ["a second one without a port", "configListen: '6379'", "configListen: 6379 is written host:port"],
   ];
   test.each(refused)("%s is refused, and named", (_, text, complaint) => {
     const config = readConfig(text, "hive.yaml", {});

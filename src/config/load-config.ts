@@ -7,6 +7,8 @@ import { parseCidr } from "../model/ipv4.ts";
 /** Flags of `hive server` that override the file; absent ones leave it alone. */
 export interface ConfigFlags {
   readonly listen?: string | undefined;
+  readonly configListen?: string | undefined;
+  readonly store?: string | undefined;
   readonly accel?: string | undefined;
   readonly network?: string | undefined;
   readonly region?: string | undefined;
@@ -54,8 +56,9 @@ function inconsistency(config: Config): string | undefined {
     if (!cidr.ok) return `network.${pool}: ${cidr.error}`;
     if (cidr.value.prefix > 28) return `network.${pool}: ${config.network[pool]} is smaller than a /28`;
   }
-  if (!/^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$/.test(config.listen)) {
-    return `listen: ${config.listen} is written host:port, as in 127.0.0.1:9999`;
+  for (const [name, address] of Object.entries({ listen: config.listen, configListen: config.configListen })) {
+    if (address === undefined || /^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$/.test(address)) continue;
+    return `${name}: ${address} is written host:port, as in 127.0.0.1:${name === "listen" ? 9999 : 6379}`;
   }
   return undefined;
 }

@@ -41,6 +41,8 @@ export interface AgentsOptions {
   readonly store: Store;
   readonly nodeId: NodeId;
   readonly sealingKey: SealingKey;
+  /** How long a guest has for its own shutdown, as it is set now. */
+  gracefulShutdownSeconds(): number;
   /** Milliseconds since the epoch. */
   readonly startedAt: number;
   readonly clock: Clock;
@@ -103,7 +105,7 @@ class NodeAgents implements Agents {
   }
 
   async #start(): Promise<void> {
-    const { config, roles, dataDir, store, nodeId, clock, random, log } = this.#options;
+    const { config, roles, dataDir, store, nodeId, gracefulShutdownSeconds, clock, random, log } = this.#options;
     const runsMachines = config.accel !== "none";
     if (roles.has("vpc") && runsMachines && config.network.mode === "ovs" && !this.#network) this.#startNetwork();
     if (!roles.has("compute")) return;
@@ -136,7 +138,10 @@ class NodeAgents implements Agents {
       nodeId,
       hypervisor,
       memoryOf: (name) => instanceType(config, name)?.memoryMib,
-      gracefulMs: config.gracefulShutdownSeconds * SECOND_MS,
+      // Asked for at each pass, so that a change acts at once.
+      get gracefulMs() {
+        return gracefulShutdownSeconds() * SECOND_MS;
+      },
       clock,
       random,
       log,
@@ -241,7 +246,7 @@ class NodeAgents implements Agents {
   }
 
   async stopInstances(): Promise<void> {
-    const { store, nodeId, clock, log, config } = this.#options;
+    const { store, nodeId, clock, log, gracefulShutdownSeconds } = this.#options;
     const own = () => store.read().lookup(instances, "byNode", nodeId);
     const now = clock.now();
     const asked = await store.transact((state) =>
@@ -265,7 +270,7 @@ class NodeAgents implements Agents {
       }),
     );
     if (!asked.ok) return log.error("daemon.instances-not-stopped", { reason: asked.error.message });
-    const deadline = clock.monotonicMs() + (config.gracefulShutdownSeconds + 30) * SECOND_MS;
+    const deadline = clock.monotonicMs() + (gracefulShutdownSeconds() + 30) * SECOND_MS;
     const stopping = () =>
       own().filter((i) => instanceState(i, store.read().get(instancesObserved, i.id)) === "stopping").length;
     while (stopping() > 0 && clock.monotonicMs() < deadline) await clock.sleep(50);

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { jsonLog, lineBuffer, Secret } from "./log.ts";
+import { jsonLog, LogThreshold, lineBuffer, Secret } from "./log.ts";
 
 const lines: string[] = [];
 const log = jsonLog(
@@ -17,6 +17,19 @@ test("what is below the level is not written", () => {
   const before = lines.length;
   log.debug("noise");
   expect(lines.length).toBe(before);
+});
+test("a threshold that is moved holds for every log that was made with it", () => {
+  const written: string[] = [];
+  const threshold = new LogThreshold("error");
+  const moving = jsonLog(
+    (line) => written.push(line),
+    threshold,
+    () => 0,
+  ).with({ part: "x" });
+  moving.info("before");
+  threshold.level = "debug";
+  moving.debug("after");
+  expect(written.map((line) => JSON.parse(line).event)).toEqual(["after"]);
 });
 test("an error is written with its cause, and a big number as text", () => {
   log.error("broke", { cause: new Error("outer", { cause: new Error("inner") }), size: 10n });

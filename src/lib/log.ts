@@ -29,16 +29,30 @@ export class Secret {
   }
 }
 
+/** The least that is logged, for a log whose level changes while it is in use. */
+export class LogThreshold {
+  level: Level;
+  constructor(level: Level) {
+    this.level = level;
+  }
+}
+
 /**
  * A log that writes each event at or above `level` as one line through `write`.
  * An Error among the fields is written as its message and stack.
  */
-export function jsonLog(write: (line: string) => void, level: Level, now: () => number, base: Fields = {}): Log {
+export function jsonLog(
+  write: (line: string) => void,
+  level: Level | LogThreshold,
+  now: () => number,
+  base: Fields = {},
+): Log {
+  const threshold = typeof level === "string" ? new LogThreshold(level) : level;
   const baseIsEmpty = Object.keys(base).length === 0;
   const at = (rank: Level) => {
     const head = `","level":"${rank}","event":`;
     return (event: string, fields?: Fields) => {
-      if (RANK[rank] < RANK[level]) return;
+      if (RANK[rank] < RANK[threshold.level]) return;
       const all = baseIsEmpty ? (fields ?? base) : { ...base, ...fields };
       const text = stringify(all);
       write(`{"time":"${isoTime(now())}${head}${JSON.stringify(event)}${text === "{}" ? "" : ","}${text.slice(1)}\n`);
@@ -49,7 +63,7 @@ export function jsonLog(write: (line: string) => void, level: Level, now: () => 
     info: at("info"),
     warn: at("warn"),
     error: at("error"),
-    with: (fields) => jsonLog(write, level, now, { ...base, ...fields }),
+    with: (fields) => jsonLog(write, threshold, now, { ...base, ...fields }),
   };
 }
 

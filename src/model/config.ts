@@ -25,6 +25,13 @@ export const configSchema = z.strictObject({
     .regex(/^\d{12}$/, "is twelve digits")
     .default("000000000000"),
   listen: z.string().default("127.0.0.1:9999"),
+  /** Where the configuration store is served over the Redis protocol; nowhere when absent. */
+  configListen: z.string().optional(),
+  /** Where the cloud's state is kept: in Hive's own store, or in an etcd (`cluster/etcd/store-url.ts` reads the rest). */
+  store: z
+    .string()
+    .regex(/^(raft|etcd(\+https)?:\/\/.+)$/, "is raft, or an etcd as in etcd://host:2379,host2:2379")
+    .default("raft"),
   accel: z.enum(["auto", "kvm", "tcg", "none"]).default("auto"),
   /** Virtual per physical. vCPUs may be shared (an idle guest uses 0.3 % of one); memory is real, so its factor stays near 1. */
   overcommit: z

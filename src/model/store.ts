@@ -97,6 +97,9 @@ export function remove(table: AnyTable, key: string): Write {
   return { kind: "remove", table, key };
 }
 
+/** The revisions that made a record and that wrote it last. They never repeat, so they tell whether it is still the same. */
+export type Stamp = { readonly createRevision: Revision; readonly modRevision: Revision };
+
 export type Range = {
   /** First key, itself included. */
   readonly from?: string;
@@ -117,6 +120,8 @@ export type Range = {
 export interface Reader {
   readonly revision: Revision;
   get<R extends object>(table: Table<R>, key: string): R | undefined;
+  /** When the record with this key was made and last written; undefined when there is none. */
+  stamp(table: AnyTable, key: string): Stamp | undefined;
   /** The records under `value` in the index, in key order. Logarithmic in the table, linear in the answer. */
   lookup<R extends object, X extends string>(table: Table<R, X>, index: NoInfer<X>, value: string): readonly R[];
   /** Every record of the table, in key order. */
@@ -203,6 +208,11 @@ export type StoreStatus = {
   readonly pending: number;
   readonly logBytes: number;
   readonly snapshotRevision: Revision;
+  /** Of a store that is replicated: Raft's term, and who leads it, if anyone is known to. */
+  readonly term?: number;
+  readonly leader?: string;
+  /** On the leader: the other nodes, the last log entry that each is known to hold, and whether it was heard of lately. */
+  readonly peers?: readonly { readonly id: string; readonly match: number; readonly isActive: boolean }[];
 };
 
 /**

@@ -16,6 +16,7 @@ import type {
   SubnetRecord,
   VpcRecord,
 } from "./network.ts";
+import { type SettingAbsence, type SettingRecord, type SettingVersion, versionKey } from "./settings.ts";
 import { defineTable } from "./store.ts";
 
 /** The value of every `byAccount` index: an account's resources in one region. */
@@ -177,6 +178,22 @@ export const accessKeys = defineTable({
   indexes: { byAccount: (r) => r.accountId },
 });
 
+export const settings = defineTable({ name: "setting", version: 1, key: (r: SettingRecord) => r.key, indexes: {} });
+
+export const settingVersions = defineTable({
+  name: "setting-version",
+  version: 1,
+  key: (r: SettingVersion) => versionKey(r),
+  indexes: {},
+});
+
+export const settingAbsences = defineTable({
+  name: "setting-absence",
+  version: 1,
+  key: (r: SettingAbsence) => r.key,
+  indexes: {},
+});
+
 /** All of them, for opening the store. */
 export const allTables = [
   instances,
@@ -198,4 +215,7 @@ export const allTables = [
   nodes,
   idempotency,
   accessKeys,
+  settings,
+  settingVersions,
+  settingAbsences,
 ] as const;

@@ -1,4 +1,5 @@
 import { type AwsError, awsError } from "../model/errors.ts";
+import type { StoreError } from "../model/store.ts";
 
 export { type AwsError, awsError, invalidParameterValue } from "../model/errors.ts";
 
@@ -14,3 +15,7 @@ export const internalError: AwsError = awsError(
   "an internal error has occurred; the daemon's log has the reason",
   500,
 );
+
+/** The store cannot do it now; its own sentence says why. */
+export const unavailable = ({ reason, message }: StoreError): AwsError =>
+  awsError(reason === "busy" ? "TooBusy" : "Unavailable", message, reason === "full" ? 507 : 503);

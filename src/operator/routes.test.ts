@@ -1,8 +1,10 @@
 import { beforeEach, describe, expect, test } from "bun:test";
 import { silentLog } from "../lib/log.ts";
 import { fail, ok } from "../lib/result.ts";
+import type { Config } from "../model/config.ts";
 import { awsError } from "../model/errors.ts";
 import type { ImageId, SnapshotId } from "../model/ids.ts";
+import type { Settings } from "../settings/settings.ts";
 import { type OperatorPorts, operatorRoutes } from "./routes.ts";
 
 const INSTANCE = "i-0123456789abcdef0";
@@ -25,7 +27,9 @@ function routes(over: Partial<OperatorPorts> = {}) {
   const app = operatorRoutes({
     authenticate: async (request, body) => {
       authenticated.push(body === "unsigned" ? body : body.byteLength);
-      return request.headers.has("authorization") ? ok({}) : fail(awsError("MissingAuthenticationToken", "sign", 403));
+      return request.headers.has("authorization")
+        ? ok({ accessKeyId: "AKIATEST" })
+        : fail(awsError("MissingAuthenticationToken", "sign", 403));
     },
     status: async () => did("status", {} as never),
     identityCertificate: () => undefined,
@@ -45,6 +49,7 @@ function routes(over: Partial<OperatorPorts> = {}) {
       watch: () => did("watch", () => {}),
       write: () => did("write", true),
     },
+    config: { settings: {} as Settings, configuration: {} as Config },
     log: silentLog,
     ...over,
   });
@@ -66,8 +71,19 @@ const all: [string, RequestInit][] = [
   [`/_hive/logs/${INSTANCE}`, {}],
 ];
 
+/** What they do is in a test of their own. */
+const config: [string, RequestInit][] = [
+  ["/_hive/config", {}],
+  ["/_hive/config/schema", {}],
+  ["/_hive/config/setting", {}],
+  ["/_hive/config/setting", { method: "PUT", body: "{}" }],
+  ["/_hive/config/setting", { method: "DELETE" }],
+  ["/_hive/config/history", {}],
+  ["/_hive/config/watch", {}],
+];
+
 describe("every route but the certificate's, which proves documents and opens nothing", () => {
-  test.each(all)("%s does nothing for a request that is not signed", async (path, init) => {
+  test.each([...all, ...config])("%s does nothing for a request that is not signed", async (path, init) => {
     const answer = await routes()(path, init, false);
     expect([answer.status, await answer.json()]).toEqual([
       403,
@@ -82,11 +98,11 @@ describe("every route but the certificate's, which proves documents and opens no
     expect(reached.length).toBeGreaterThan(0);
   });
   test("the routes tested here are all there are", () => {
-    const known = operatorRoutes({} as OperatorPorts).routes.map((route) =>
+    const known = operatorRoutes({ config: {} } as OperatorPorts).routes.map((route) =>
       route.path.replace(":instanceId", INSTANCE),
     );
-    const tested = ["/_hive/identity.pem", ...all.map(([path]) => path)];
-    expect([...new Set(known)].sort()).toEqual(tested.sort());
+    const tested = ["/_hive/identity.pem", ...[...all, ...config].map(([path]) => path)];
+    expect([...new Set(known)].sort()).toEqual([...new Set(tested)].sort());
   });
 });
 

@@ -1,11 +1,12 @@
 /**
- * Hive's own HTTP routes, `/_hive/…`, for its commands: status, image uploads, consoles. Every one is signed with the
+ * Hive's own HTTP routes, `/_hive/…`, for its commands: status, image uploads, consoles, settings. Every one is signed with the
  * service name `hive` by the account that owns the cloud; answers are JSON, errors `{ code, message }`.
  */
 import { Hono } from "hono";
 import type { Log } from "../lib/log.ts";
 import type { Result } from "../lib/result.ts";
 import { GIB } from "../lib/units.ts";
+import { addConfigRoutes, type ConfigPorts } from "./config-routes.ts";
 import { type ConsoleHub, type ConsoleSocketData, streamConsole } from "./console-socket.ts";
 import { type ImportPorts, importImage, importRequest } from "./import-image.ts";
 import { type AwsError, awsError, idNotFoundInRoute, internalError, invalidParameterValue } from "./route-errors.ts";
@@ -13,7 +14,10 @@ import type { StatusReport } from "./status.ts";
 
 export interface OperatorPorts {
   /** Who signed; `unsigned` bodies are streamed and carry UNSIGNED-PAYLOAD. */
-  authenticate(request: Request, body: Uint8Array | "unsigned"): Promise<Result<unknown, AwsError>>;
+  authenticate(
+    request: Request,
+    body: Uint8Array | "unsigned",
+  ): Promise<Result<{ readonly accessKeyId: string }, AwsError>>;
   status(): Promise<StatusReport>;
   receive(
     body: ReadableStream<Uint8Array>,
@@ -21,6 +25,7 @@ export interface OperatorPorts {
   ): Promise<Result<{ uploadId: string; bytes: number }, { kind: string; message: string }>>;
   readonly images: ImportPorts;
   readonly consoles: ConsoleHub;
+  readonly config: ConfigPorts;
   /** PEM of the certificate that instance identity documents verify with; undefined until it is made. */
   identityCertificate(): string | undefined;
   readonly log: Log;
@@ -99,6 +104,8 @@ export function operatorRoutes(ports: OperatorPorts): Hono<{ Bindings: { server:
     if (!stream) return refuse(idNotFoundInRoute(c.req.param("instanceId")));
     return new Response(stream, { headers: { "content-type": "application/octet-stream" } });
   });
+
+  addConfigRoutes(app, ports.config, (request, body) => ports.authenticate(request, body));
 
   app.onError((cause, c) => {
     ports.log.error("operator.failed", { path: c.req.path, cause });

@@ -3,7 +3,7 @@
  * HTTP/2 frames. etcd's own ways in from JavaScript (its JSON gateway, the npm clients) cost more than etcd itself, and would
  * be a benchmark of them. One connection a client, one call at a time on each, as an SDK's user has it.
  *
- *   bun test/bench/etcd-load.ts put|get HOST:PORT CONNECTIONS SECONDS KEYS VALUE_BYTES
+ *   bun test/bench/etcd-load.ts put|get HOST:PORT CONNECTIONS SECONDS KEYS VALUE_BYTES WARM_UP_MS
  *
  * Frames after RFC 9113, header fields after RFC 7541 (literals, never indexed; a table of size 0 on both sides), messages
  * after gRPC's HTTP/2 protocol and etcd's rpc.proto.
@@ -82,23 +82,37 @@ function grpcMessage(message: Uint8Array): Buffer {
   return bytes;
 }
 
-const [kind, address, connectionsText, secondsText, keysText, valueText] = process.argv.slice(2);
+const [kind, address, connectionsText, secondsText, keysText, valueText, warmUpText] = process.argv.slice(2);
 const keys = Number(keysText);
 const value = Buffer.alloc(Number(valueText), "v");
 const path = kind === "put" ? "/etcdserverpb.KV/Put" : "/etcdserverpb.KV/Range";
 const headers = requestHeaders(path, address!);
-const keyOf = (n: number) => Buffer.from(`bench/${String(n % keys).padStart(8, "0")}`);
-const bodyOf = (n: number) =>
-  kind === "put" ? Buffer.concat([bytesField(1, keyOf(n)), bytesField(2, value)]) : bytesField(1, keyOf(n));
+const KEY_DIGITS = 8;
+const keyOf = (n: number) => `bench/${String(n % keys).padStart(KEY_DIGITS, "0")}`;
+const body = [bytesField(1, Buffer.from(keyOf(0))), ...(kind === "put" ? [bytesField(2, value)] : [])];
 
-const report = loadReport(Number(secondsText));
+/** One call, made once; only the stream's number and the key's digits change from one to the next. */
+function callTemplate(): Buffer {
+  return Buffer.concat([
+    frame(HEADERS, END_HEADERS, 0, headers),
+    frame(DATA, END_STREAM, 0, grpcMessage(Buffer.concat(body))),
+  ]);
+}
+const STREAM_AT = 5;
+const DATA_STREAM_AT = 9 + headers.length + STREAM_AT;
+
+const report = loadReport(Number(secondsText), Number(warmUpText ?? 0));
 let sent = Math.floor(Math.random() * keys);
 
+const NOTHING = Buffer.alloc(0);
+
 class Connection {
-  #received = Buffer.alloc(0);
+  #received: Buffer = NOTHING;
   #socket: Socket | undefined;
   #stream = 1;
   #startedAt = 0;
+  readonly #call = callTemplate();
+  readonly #digitsAt = this.#call.indexOf(keyOf(0)) + keyOf(0).length - KEY_DIGITS;
   #gotData = false;
   /** Response bytes since the last update of the connection's window. */
   #consumed = 0;
@@ -110,8 +124,12 @@ class Connection {
       port: Number(port),
       socket: {
         data: (_socket, bytes) => this.#receive(bytes),
-        close: () => report.connectionLost(),
-        error: () => report.connectionLost(),
+        close: () => {
+          report.connectionLost();
+        },
+        error: () => {
+          report.connectionLost();
+        },
       },
     });
     // The table for header fields is of size 0, and the window for answers as large as it gets.
@@ -131,11 +149,10 @@ class Connection {
     }
     this.#startedAt = performance.now();
     this.#gotData = false;
-    const call = [
-      frame(HEADERS, END_HEADERS, this.#stream, headers),
-      frame(DATA, END_STREAM, this.#stream, grpcMessage(bodyOf(sent++))),
-    ];
-    this.#socket!.write(Buffer.concat(call));
+    this.#call.writeUInt32BE(this.#stream, STREAM_AT);
+    this.#call.writeUInt32BE(this.#stream, DATA_STREAM_AT);
+    this.#call.write(keyOf(sent++).slice(-KEY_DIGITS), this.#digitsAt, "latin1");
+    this.#socket!.write(this.#call);
     this.#stream += 2;
   }
 
@@ -148,7 +165,7 @@ class Connection {
       this.#onFrame(this.#received[at + 3]!, this.#received[at + 4]!, this.#received.subarray(at + 9, at + 9 + length));
       at += 9 + length;
     }
-    this.#received = Buffer.from(this.#received.subarray(at));
+    this.#received = at === this.#received.length ? NOTHING : Buffer.from(this.#received.subarray(at));
   }
 
   #onFrame(type: number, flags: number, payload: Buffer): void {

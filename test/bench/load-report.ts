@@ -7,8 +7,8 @@ export type Load = {
   readonly failed: number;
 };
 
-/** Gathers the calls of one load that lasts `seconds`. */
-export function loadReport(seconds: number) {
+/** Gathers the calls of one load that lasts `seconds`, after some that don't count. */
+export function loadReport(seconds: number, warmUpMs: number) {
   const times: number[] = [];
   const { promise, resolve, reject } = Promise.withResolvers<Load>();
   let failed = 0;
@@ -17,17 +17,22 @@ export function loadReport(seconds: number) {
   const isOver = () => performance.now() >= endsAt;
   return {
     begin(): void {
-      startedAt = performance.now();
+      startedAt = performance.now() + warmUpMs;
       endsAt = startedAt + seconds * 1000;
-      setTimeout(() => {
-        const wallMs = performance.now() - startedAt;
-        times.sort((a, b) => a - b);
-        const at = (part: number) => times[Math.min(times.length - 1, Math.floor(times.length * part))] ?? 0;
-        resolve({ rate: (times.length / wallMs) * 1000, p50: at(0.5), p99: at(0.99), done: times.length, failed });
-      }, seconds * 1000);
+      setTimeout(
+        () => {
+          const wallMs = performance.now() - startedAt;
+          times.sort((a, b) => a - b);
+          const at = (part: number) => times[Math.min(times.length - 1, Math.floor(times.length * part))] ?? 0;
+          resolve({ rate: (times.length / wallMs) * 1000, p50: at(0.5), p99: at(0.99), done: times.length, failed });
+        },
+        warmUpMs + seconds * 1000,
+      );
     },
     isOver,
-    done: (ms: number) => void times.push(ms),
+    done(ms: number): void {
+      if (performance.now() >= startedAt) times.push(ms);
+    },
     failed: () => void failed++,
     connectionLost: () => isOver() || reject(new Error("a connection was lost under load")),
     result: promise,

@@ -2,13 +2,14 @@
  * `npm run bench`: one table of how fast Hive is, each figure beside a reference that was taken in the same run.
  *
  *   --quick          without the guests
- *   --only a,b       these parts: gateway, start, idle, store, boot, forty
+ *   --only a,b       these parts: gateway, start, idle, store, consensus, boot, forty
  *
  * A verdict with a question mark was taken while others used the machine (the last column: processors that they kept
  * busy), and proves nothing. Exits with 0 also when a goal is missed; with 1 when a part could not be measured.
  */
 import { availableParallelism, cpus } from "node:os";
 import { benchBoot } from "./boot.ts";
+import { benchConsensus } from "./consensus.ts";
 import { benchForty } from "./forty.ts";
 import { benchGateway } from "./gateway.ts";
 import { startHive, withDirectory } from "./hive-process.ts";
@@ -20,7 +21,7 @@ import { renderTable } from "./table.ts";
 
 const ROUNDS = 3;
 const GUESTS = ["boot", "forty"];
-const ALL = ["gateway", "start", "idle", "store", ...GUESTS];
+const ALL = ["gateway", "start", "idle", "store", "consensus", ...GUESTS];
 
 const words = process.argv.slice(2);
 const only = words.includes("--only") ? (words[words.indexOf("--only") + 1] ?? "").split(",") : ALL;
@@ -57,6 +58,9 @@ if (["gateway", "start", "idle"].some((name) => parts.has(name))) {
   });
 }
 if (parts.has("store")) await part("store", () => benchStore(ROUNDS, report));
+if (parts.has("consensus")) {
+  await part("consensus", () => benchConsensus(ROUNDS, words.includes("--quick") ? 10 : 100, report));
+}
 if (parts.has("boot")) await part("boot", () => benchBoot(ROUNDS, report));
 if (parts.has("forty")) await part("forty", () => benchForty(report));
 

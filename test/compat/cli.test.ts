@@ -16,7 +16,10 @@ async function hive(words: readonly string[], env: Readonly<Record<string, strin
   return done.value;
 }
 
-const VERBS = ["server", "quickstart", "image", "image build", "image import", "status", "doctor", "console", "logs"];
+const VERBS = [
+  ...["server", "quickstart", "image", "image build", "image import", "status", "doctor", "console", "logs", "config"],
+  ...["get", "set", "delete", "list", "history", "watch"].map((verb) => `config ${verb}`),
+];
 
 describe("hive", () => {
   test.each(VERBS)("%s --help says how it is used, on stdout", async (verb) => {
@@ -26,7 +29,7 @@ describe("hive", () => {
     // Every option has words, and every verb that prints data prints JSON too.
     for (const line of stdout.split("\n").filter((text) => /^ {2}-/.test(text)))
       expect(line).toMatch(/^ {2}-\S.* {2,}\S|^ {2}-\S.*>$/);
-    if (!["server", "image", "console"].includes(verb)) expect(stdout).toContain("--output <format>");
+    if (!["server", "image", "console", "config"].includes(verb)) expect(stdout).toContain("--output <format>");
   });
 
   test("--help lists every verb, and --version tells the version alone", async () => {
@@ -57,6 +60,7 @@ describe("hive", () => {
     ["server --accel fast", /Allowed choices are auto, kvm, tcg, none/],
     ["server --account-id 12", /twelve digits/],
     ["server --listen nine", /written host:port/],
+    ["server --config-listen nine", /configListen: nine is written host:port/],
     ["server --region Mars", /region: is written as in us-east-1/],
   ];
   test.each(wrong)("wrong usage is refused with 2 and a sentence: hive %s", async (line, sentence) => {
@@ -66,7 +70,7 @@ describe("hive", () => {
   });
 
   const needDaemon = ["status", "logs i-0123456789abcdef0", "console i-0123456789abcdef0", "image build tiny"];
-  test.each([...needDaemon, "image import /etc/hostname --name x"])(
+  test.each([...needDaemon, "image import /etc/hostname --name x", "config get k", "config watch"])(
     "without a daemon hive %s fails at once, and says how to start one",
     async (line) => {
       const { code, stdout, stderr } = await hive(line.split(" "));
@@ -77,6 +81,17 @@ describe("hive", () => {
       );
     },
   );
+
+  test.each([
+    "--endpoint URL status",
+    "status --endpoint URL",
+    "config get k --endpoint URL",
+    "image --endpoint URL build tiny",
+  ])("the endpoint is named anywhere: hive %s", async (line) => {
+    const { code, stderr } = await hive(line.replace("URL", "http://127.0.0.1:2").split(" "));
+    expect(stderr).toStartWith("hive: no daemon answers at http://127.0.0.1:2 ");
+    expect(code).toBe(1);
+  });
 
   test("an endpoint of the environment that is no URL is wrong usage", async () => {
     const { code, stderr } = await hive(["status"], { HIVE_ENDPOINT: "nowhere" });

@@ -1,15 +1,19 @@
 /**
  * Commands as bytes in the log: JSON in UTF-8, an array whose first element says what it is.
- *   ["w", [operation, …]]      a write; an operation is ["p", key, format, lease | null, value] or ["r", key]
- *   ["g", lease, ttlMs]        grants a lease
- *   ["x", lease]               ends a lease
- *   ["n"]                      nothing (a leader's first entry)
- * JSON and not a format of our own: Bun writes and reads it natively at hundreds of MB/s, and a log can be read by eye.
+ *   ["w", [operation, …], tag?]      a write; an operation is ["p", key, format, lease | null, value] or ["r", key]
+ *   ["g", lease, ttlMs, tag?]        grants a lease
+ *   ["x", lease, tag?]               ends a lease
+ *   ["s"]                            registers a session
+ *   ["n"]                            nothing (only in logs of the first version of the store)
+ * `tag` is [session, number, low] and there when a client forwarded the transaction (`sessions.ts`). JSON and not a format of
+ * our own: Bun writes and reads it natively at hundreds of MB/s, and a log can be read by eye.
  */
 import { assert } from "../../lib/assert.ts";
 import { fail, ok, type Result } from "../../lib/result.ts";
 import { KEY_LENGTH_MAX, type LeaseId, RECORD_BYTES_MAX, type StoreError } from "../../model/store.ts";
+import type { Logged } from "./replicated.ts";
 import { type Schema, spaceOfKey, upgrade } from "./schema.ts";
+import type { SessionTag } from "./sessions.ts";
 import type { Command, Operation } from "./state.ts";
 
 /** An operation with its text, so that a value is turned into JSON once. */
@@ -36,13 +40,8 @@ export function sealPut(
   if (text.length > RECORD_BYTES_MAX || Buffer.byteLength(text) > RECORD_BYTES_MAX) {
     return fail(tooLarge(`The record ${key} is larger than ${RECORD_BYTES_MAX} bytes.`));
   }
-  const operation: Operation = {
-    kind: "put",
-    key,
-    value: deepFreeze(JSON.parse(text)),
-    format,
-    ...(lease !== undefined && { lease }),
-  };
+  const put = { kind: "put", key, value: deepFreeze(JSON.parse(text)), format } as const;
+  const operation: Operation = lease === undefined ? put : { ...put, lease };
   return ok({ operation, text: `["p",${JSON.stringify(key)},${format},${lease ? `"${lease}"` : null},${text}]` });
 }
 
@@ -50,31 +49,48 @@ export function sealRemove(key: string): SealedOperation {
   return { operation: { kind: "remove", key }, text: JSON.stringify(["r", key]) };
 }
 
-export function encodeWrites(operations: readonly SealedOperation[]): Uint8Array {
-  return Buffer.from(`["w",[${operations.map(({ text }) => text).join(",")}]]`);
+export function encodeWrites(operations: readonly SealedOperation[], tag?: SessionTag): Uint8Array {
+  let text = '["w",[';
+  for (let i = 0; i < operations.length; i++) text += i === 0 ? operations[i]!.text : `,${operations[i]!.text}`;
+  return encoder.encode(`${text}]${textOf(tag)}]`);
 }
 
-export const encodeGrant = (lease: LeaseId, ttlMs: number): Uint8Array =>
-  Buffer.from(JSON.stringify(["g", lease, ttlMs]));
-export const encodeRevoke = (lease: LeaseId): Uint8Array => Buffer.from(JSON.stringify(["x", lease]));
+export const encodeGrant = (lease: LeaseId, ttlMs: number, tag?: SessionTag): Uint8Array =>
+  encoder.encode(`["g","${lease}",${ttlMs}${textOf(tag)}]`);
+export const encodeRevoke = (lease: LeaseId, tag?: SessionTag): Uint8Array =>
+  encoder.encode(`["x","${lease}"${textOf(tag)}]`);
+export const encodeRegister = (): Uint8Array => encoder.encode('["s"]');
+
+const encoder = new TextEncoder();
+const textOf = (tag: SessionTag | undefined): string => (tag ? `,[${tag.session},${tag.number},${tag.low}]` : "");
 
 /**
- * Reads a command that passed its checksum; undefined for one that does nothing.
+ * Reads a command that passed its checksum.
  * @throws NewerFormat; BrokenInvariant for what no version up to this one writes
  */
-export function decodeCommand(schema: Schema, bytes: Uint8Array): Command | undefined {
+export function decodeCommand(schema: Schema, bytes: Uint8Array): Logged {
   const parsed = JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString()) as unknown[];
   switch (parsed[0]) {
-    case "w":
-      return { kind: "write", operations: (parsed[1] as unknown[][]).map((row) => decodeOperation(schema, row)) };
+    case "w": {
+      const operations = (parsed[1] as unknown[][]).map((row) => decodeOperation(schema, row));
+      return logged({ kind: "write", operations }, parsed[2]);
+    }
     case "g":
-      return { kind: "grant-lease", lease: parsed[1] as LeaseId, ttlMs: parsed[2] as number };
+      return logged({ kind: "grant-lease", lease: parsed[1] as LeaseId, ttlMs: parsed[2] as number }, parsed[3]);
     case "x":
-      return { kind: "revoke-lease", lease: parsed[1] as LeaseId };
+      return logged({ kind: "revoke-lease", lease: parsed[1] as LeaseId }, parsed[2]);
+    case "s":
+      return { kind: "register" };
     default:
       assert(parsed[0] === "n", `"${parsed[0]}" is a command`);
-      return undefined;
+      return { kind: "nothing" };
   }
+}
+
+function logged(command: Command, tag: unknown): Logged {
+  if (tag === undefined) return { kind: "command", command };
+  const [session, number, low] = tag as [number, number, number];
+  return { kind: "command", command, tag: { session, number, low } };
 }
 
 function decodeOperation(schema: Schema, row: unknown[]): Operation {
@@ -88,7 +104,8 @@ function decodeOperation(schema: Schema, row: unknown[]): Operation {
 
 export function deepFreeze<T>(value: T): T {
   if (typeof value !== "object" || value === null) return value;
-  for (const member of Array.isArray(value) ? value : Object.values(value)) {
+  for (const name in value) {
+    const member = value[name];
     if (typeof member === "object") deepFreeze(member);
   }
   return Object.freeze(value);

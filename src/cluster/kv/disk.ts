@@ -23,6 +23,11 @@ export interface DiskFile {
   read(offset: number, length: number, reuse?: Uint8Array): Promise<Uint8Array>;
   /** Writes all of `bytes` at `offset`. Not durable yet. */
   write(offset: number, bytes: Uint8Array): Promise<void>;
+  /**
+   * Writes all of `bytes` at `offset`, inside of the file, and makes them durable: like `write` and then `datasync`, in one
+   * go. When it rejects, any part of them may be there, durable or not. Must not block the event loop.
+   */
+  writeDurable(offset: number, bytes: Uint8Array): Promise<void>;
   /** Makes what was written durable, and the file's size. Must not block the event loop. */
   datasync(): Promise<void>;
   size(): Promise<number>;

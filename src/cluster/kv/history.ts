@@ -21,7 +21,8 @@ export class History {
   #changes = 0;
   #compacted: Revision;
   #closed = false;
-  #wake = Promise.withResolvers<void>();
+  /** Of those who wait for more, if anyone does. */
+  #wake: PromiseWithResolvers<void> | undefined;
   watchers = 0;
 
   constructor(startsAfter: Revision, changesMax = HISTORY_CHANGES_MAX) {
@@ -33,10 +34,10 @@ export class History {
   record(revision: Revision, changes: readonly KeyChange[]): void {
     assert(revision === this.#last() + 1, "history has no gaps");
     this.#events.push({ revision, changes });
-    this.#changes += changes.length;
+    this.#changes += weight(changes);
     // The latest revision stays, however large it is.
     while (this.#changes > this.#changesMax && this.#last() > this.#compacted + 1) {
-      this.#changes -= this.#events[this.#head]!.changes.length;
+      this.#changes -= weight(this.#events[this.#head]!.changes);
       this.#head++;
       this.#compacted++;
     }
@@ -77,6 +78,7 @@ export class History {
           position++;
           yield { kind: "changes", ...this.#events[this.#head + (position - this.#compacted - 1)]! };
         } else {
+          this.#wake ??= Promise.withResolvers<void>();
           await this.#wake.promise;
         }
       }
@@ -91,8 +93,10 @@ export class History {
   }
 
   #awaken(): void {
-    const { resolve } = this.#wake;
-    this.#wake = Promise.withResolvers<void>();
-    resolve();
+    this.#wake?.resolve();
+    this.#wake = undefined;
   }
 }
+
+/** A revision without changes takes its place, too. */
+const weight = (changes: readonly KeyChange[]): number => Math.max(1, changes.length);

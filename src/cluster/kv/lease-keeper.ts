@@ -21,21 +21,23 @@ export class LeaseKeeper {
 
   /** The lease ends `ttlMs` from now. */
   renew(lease: LeaseId, ttlMs: number): void {
-    this.#deadlines.set(lease, this.#clock.monotonicMs() + ttlMs);
-    this.#arm();
+    const deadline = this.#clock.monotonicMs() + ttlMs;
+    this.#deadlines.set(lease, deadline);
+    this.#arm(deadline);
   }
 
   forget(lease: LeaseId): void {
     this.#deadlines.delete(lease);
   }
 
+  /** Another node sees to the leases now, or none. */
   close(): void {
     this.#deadlines.clear();
     this.#timer?.abort();
+    this.#timerAt = Number.POSITIVE_INFINITY;
   }
 
-  #arm(): void {
-    const next = Math.min(...this.#deadlines.values());
+  #arm(next: number): void {
     // A timer that rings early finds nothing, and is set anew.
     if (next >= this.#timerAt) return;
     this.#timer?.abort();
@@ -52,14 +54,21 @@ export class LeaseKeeper {
   #ring(): void {
     this.#timerAt = Number.POSITIVE_INFINITY;
     const now = this.#clock.monotonicMs();
+    let next = Number.POSITIVE_INFINITY;
     for (const [lease, deadline] of this.#deadlines) {
-      if (deadline > now) continue;
-      this.#deadlines.set(lease, now + RETRY_MS);
-      void this.#expire(lease).then((ended) => {
-        if (ended) this.#deadlines.delete(lease);
-      });
+      if (deadline <= now) this.#end(lease, now);
+      next = Math.min(next, this.#deadlines.get(lease) ?? next);
     }
-    this.#arm();
+    this.#arm(next);
+  }
+
+  #end(lease: LeaseId, now: number): void {
+    const retryAt = now + RETRY_MS;
+    this.#deadlines.set(lease, retryAt);
+    void this.#expire(lease).then((ended) => {
+      // Unless it was renewed meanwhile, by a new term of office for one.
+      if (ended && this.#deadlines.get(lease) === retryAt) this.#deadlines.delete(lease);
+    });
   }
 }
 

@@ -1,6 +1,7 @@
 import { dlopen, FFIType } from "bun:ffi";
 import fs from "node:fs";
 import { promisify } from "node:util";
+import { present } from "../../lib/assert.ts";
 import { type Disk, type DiskFile, errorCode } from "./disk.ts";
 
 // Plain descriptors and not FileHandle: one that is collected before it was closed ends the process.
@@ -10,6 +11,7 @@ const fdatasync = promisify(fs.fdatasync);
 const fsync = promisify(fs.fsync);
 const fstat = promisify(fs.fstat);
 
+const { O_WRONLY, O_DSYNC } = fs.constants;
 const LOCK_EXCLUSIVE = 2;
 const LOCK_NON_BLOCKING = 4;
 
@@ -20,7 +22,14 @@ export const realDisk: Disk = {
     await fs.promises.mkdir(path, { recursive: true, mode: 0o700 });
   },
   async open(path, mode) {
-    return fileOn(await open(path, { create: "wx+", write: "r+", read: "r" }[mode], 0o600));
+    const fd = await open(path, { create: "wx+", write: "r+", read: "r" }[mode], 0o600);
+    if (mode === "read") return fileOn(fd, undefined);
+    try {
+      return fileOn(fd, await open(path, O_WRONLY | O_DSYNC));
+    } catch (error) {
+      await close(fd);
+      throw error;
+    }
   },
   rename: (from, to) => fs.promises.rename(from, to),
   remove: (path) => fs.promises.unlink(path),
@@ -35,7 +44,12 @@ export const realDisk: Disk = {
   lock: lockFile,
 };
 
-function fileOn(fd: number): DiskFile {
+/**
+ * @param durable a second descriptor of the file, with O_DSYNC: a write that is durable costs one visit to the thread pool.
+ * In place, at 1 KiB and 64 KiB: 5,350 and 5,100/s; write, then fdatasync: 4,750 and 4,700; the write in this thread, only
+ * fdatasync in the pool: 5,200 and 5,400, but a disk that stalls may then stop the event loop. In-thread both: 7,500 and 6,300.
+ */
+function fileOn(fd: number, durable: number | undefined): DiskFile {
   return {
     async read(offset, length, reuse) {
       const buffer = reuse ?? Buffer.allocUnsafe(length);
@@ -47,14 +61,20 @@ function fileOn(fd: number): DiskFile {
       }
       return buffer.subarray(0, filled);
     },
-    async write(offset, bytes) {
-      let done = 0;
-      while (done < bytes.length) done += await writeOnce(fd, bytes, done, bytes.length - done, offset + done);
-    },
+    write: (offset, bytes) => writeAll(fd, offset, bytes),
+    writeDurable: (offset, bytes) => writeAll(present(durable, "the file is open for writing"), offset, bytes),
     datasync: () => fdatasync(fd),
     size: async () => (await fstat(fd)).size,
-    close: () => close(fd),
+    async close() {
+      if (durable !== undefined) await close(durable).catch(() => {});
+      await close(fd);
+    },
   };
+}
+
+async function writeAll(fd: number, offset: number, bytes: Uint8Array): Promise<void> {
+  let done = 0;
+  while (done < bytes.length) done += await writeOnce(fd, bytes, done, bytes.length - done, offset + done);
 }
 
 function readOnce(fd: number, buffer: Uint8Array, at: number, length: number, offset: number): Promise<number> {

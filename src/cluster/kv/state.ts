@@ -8,7 +8,7 @@
  * differently can't come to different verdicts.
  */
 import { assert, unreachable } from "../../lib/assert.ts";
-import type { LeaseId, Revision } from "../../model/store.ts";
+import type { IndexValues, LeaseId, Revision } from "../../model/store.ts";
 import { LEASE_SLOT, type Schema, spaceOfKey } from "./schema.ts";
 import { emptyMap, getFrom, type SortedMap, scan, withKey, withoutKey } from "./sorted-map.ts";
 
@@ -91,37 +91,68 @@ function write(schema: Schema, state: State, operations: readonly Operation[]) {
     if (!before && !after) continue;
     keys = after ? withKey(keys, key, after) : withoutKey(keys, key);
     reindex(schema, indexes, key, before, after);
-    changes.push({ key, ...(before && { before }), ...(after && { after }) });
+    changes.push(changeOf(key, before, after));
   }
-  return changes.length === 0 ? { state, changes } : { state: { ...state, revision, keys, indexes }, changes };
+  return changes.length === 0
+    ? { state, changes }
+    : { state: { revision, keys, indexes, leases: state.leases }, changes };
+}
+
+/** A member that is absent is left out. */
+function changeOf(key: string, before: KeyValue | undefined, after: KeyValue | undefined): KeyChange {
+  if (before && after) return { key, before, after };
+  return after ? { key, after } : { key, before: before! };
 }
 
 function written(put: Operation & { kind: "put" }, before: KeyValue | undefined, revision: Revision): KeyValue {
-  return {
-    key: put.key,
-    value: put.value,
-    format: put.format,
-    createRevision: before?.createRevision ?? revision,
-    modRevision: revision,
-    version: (before?.version ?? 0) + 1,
-    ...(put.lease !== undefined && { lease: put.lease }),
-  };
+  const { key, value, format, lease } = put;
+  const createRevision = before?.createRevision ?? revision;
+  const version = (before?.version ?? 0) + 1;
+  const entry = { key, value, format, createRevision, modRevision: revision, version };
+  return lease === undefined ? entry : { ...entry, lease };
 }
 
-function reindex(
+/** Brings the indexes after one entry's change; `indexes` is a list of the caller's own. */
+export function reindex(
   schema: Schema,
   indexes: SortedMap<KeyValue>[],
   key: string,
   before: KeyValue | undefined,
   after: KeyValue | undefined,
 ): void {
-  for (const [slot, values] of placements(schema, key, before)) {
-    for (const value of values) indexes[slot] = withoutKey(indexes[slot]!, indexKey(value, key));
+  if (before?.lease !== undefined || after?.lease !== undefined) {
+    move(indexes, LEASE_SLOT, key, before?.lease, after?.lease, after);
   }
-  for (const [slot, values] of placements(schema, key, after)) {
-    for (const value of values) indexes[slot] = withKey(indexes[slot]!, indexKey(value, key), after!);
+  for (const index of spaceOfKey(schema, key)?.indexes ?? []) {
+    const from = before && index.of(before.value);
+    const to = after && index.of(after.value);
+    if (from !== undefined || to !== undefined) move(indexes, index.slot, key, from, to, after);
   }
 }
+
+/** Moves an entry from where it was in an index to where it is now. Most values stay as they are: those are only replaced. */
+function move(
+  indexes: SortedMap<KeyValue>[],
+  slot: number,
+  key: string,
+  from: IndexValues,
+  to: IndexValues,
+  after: KeyValue | undefined,
+): void {
+  let map = indexes[slot]!;
+  for (const value of listOf(from)) {
+    if (value !== to && !listOf(to).includes(value)) map = withoutKey(map, indexKey(value, key));
+  }
+  for (const value of listOf(to)) map = withKey(map, indexKey(value, key), after!);
+  indexes[slot] = map;
+}
+
+function listOf(values: IndexValues): readonly string[] {
+  if (values === undefined) return NONE;
+  return typeof values === "string" ? [values] : values;
+}
+
+const NONE: readonly string[] = [];
 
 /** Where an entry stands in the indexes: for each slot, the values it is found under. */
 export function placements(schema: Schema, key: string, entry: KeyValue | undefined): [number, readonly string[]][] {

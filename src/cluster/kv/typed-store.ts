@@ -99,6 +99,7 @@ async function* typedEvents(
 function readerOf(schema: Schema, view: View): Reader {
   return {
     revision: view.state.revision as Revision,
+    stamp: (table, key) => view.get(spaceOf(schema, table).prefix + key),
     get<R extends object>(table: Table<R>, key: string): R | undefined {
       return view.get(spaceOf(schema, table).prefix + key)?.value as R | undefined;
     },

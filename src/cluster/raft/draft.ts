@@ -140,3 +140,14 @@ export function updatePeer(d: Draft, peer: PeerId, change: Partial<Progress>): v
   if (!before) return;
   d.peers = new Map(d.peers).set(peer, { ...before, ...change });
 }
+
+/** Rounds whose beginning is remembered, for leases. More than fit into one lease at the heartbeat's pace. */
+const ROUND_STARTS_MAX = 64;
+
+/** Numbers the leader's messages from now on: an answer tells which round it was asked in. */
+export function beginRound(d: Draft): void {
+  d.round++;
+  if (d.options.leaseDrift !== undefined) {
+    d.roundStarts = [...d.roundStarts.slice(-ROUND_STARTS_MAX), { round: d.round, at: d.now }];
+  }
+}

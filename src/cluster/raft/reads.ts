@@ -4,13 +4,10 @@
  * that waited when it began; those that come meanwhile share the next one.
  */
 import { isQuorum, reachedByQuorum } from "./configuration.ts";
-import { configuration, type Draft, send } from "./draft.ts";
+import { beginRound, configuration, type Draft, send } from "./draft.ts";
 import { broadcast } from "./replicate.ts";
 import type { WaitingRead } from "./state.ts";
 import type { Index } from "./types.ts";
-
-/** Rounds whose beginning is remembered, for leases. More than fit into one lease at the heartbeat's pace. */
-const ROUND_STARTS_MAX = 64;
 
 /** More than this are refused: whoever asks for a read should gather its own first. */
 const WAITING_READS_MAX = 1024;
@@ -38,14 +35,6 @@ export function serveReads(d: Draft): void {
   d.roundReads = { round: d.round, index: d.commit, reads: d.waitingReads };
   d.waitingReads = [];
   broadcast(d, true);
-}
-
-/** Numbers the messages from now on, so that their answers tell when they were asked for. */
-export function beginRound(d: Draft): void {
-  d.round++;
-  if (d.options.leaseDrift !== undefined) {
-    d.roundStarts = [...d.roundStarts.slice(-ROUND_STARTS_MAX), { round: d.round, at: d.now }];
-  }
 }
 
 /** An answer came: serves the reads of a round that a quorum has answered. */
@@ -77,7 +66,7 @@ function answerRead(d: Draft, { id, from }: WaitingRead, index: Index | undefine
  */
 function hasLease(d: Draft): boolean {
   const { leaseDrift, electionMs } = d.options;
-  if (leaseDrift === undefined || d.transfer) return false;
+  if (leaseDrift === undefined || d.transfer || d.hasNamedHeir) return false;
   // A round whose beginning is forgotten, or that never was, proves nothing.
   const startOf = (round: number) =>
     d.roundStarts.find((start) => start.round === round)?.at ?? Number.NEGATIVE_INFINITY;

@@ -1,6 +1,6 @@
 /** The leader's side of replication: what to send to whom, what an answer says, and when an entry is committed. */
 import { isQuorum, membersOf, reachedByQuorum } from "./configuration.ts";
-import { configuration, type Draft, send, updatePeer } from "./draft.ts";
+import { beginRound, configuration, type Draft, send, updatePeer } from "./draft.ts";
 import { lastWithin, slice, termAt } from "./log.ts";
 import type { Progress } from "./state.ts";
 import type { Entry, Index, Message, PeerId } from "./types.ts";
@@ -18,6 +18,7 @@ export const freshProgress = (d: Draft): Progress => ({
   commitSent: 0,
   heardAt: d.now,
   round: 0,
+  refusedBefore: 0,
 });
 
 /** Keeps what is known of members that stay, forgets those that left, begins with those that came. */
@@ -45,7 +46,9 @@ export function sendAppends(d: Draft, peer: PeerId, always: boolean): void {
       progress.mode === "replicate"
         ? progress.inflight.length < options.inflightMax && progress.inflightBytes < options.inflightBytesMax
         : progress.mode === "probe" && !progress.probing;
-    if (progress.mode === "snapshot" || (prevTerm === undefined && !open)) {
+    // A window that is full of what was lost never opens; once the log has forgotten where it ends, no probe can tell.
+    const isHopeless = prevTerm === undefined && progress.mode === "replicate" && always;
+    if (progress.mode === "snapshot" || (prevTerm === undefined && !open && !isHopeless)) {
       // Nothing of the log can be said to it yet, but it shall know that there is a leader.
       if (always && isFirst) sendAppend(d, peer, 0, 0, []);
       return;
@@ -149,7 +152,11 @@ export function onAppendRefused(d: Draft, message: Of<"append-refused">): void {
   const progress = d.peers.get(from);
   if (!progress) return;
   updatePeer(d, from, { heardAt: d.now, round: Math.max(progress.round, round) });
-  if (progress.mode === "snapshot" || (progress.mode === "probe" && prevIndex !== progress.next - 1)) return;
+  // One lost message makes the peer refuse every later one of its window. The first refusal is acted on, and begins a round;
+  // the others, however late, belong to rounds before. Without this, a network that reorders multiplies whole windows.
+  if (progress.mode === "snapshot" || round < progress.refusedBefore) return;
+  if (progress.mode === "probe" && prevIndex !== progress.next - 1) return;
+  beginRound(d);
   const agreed = lastWithin(d.log, hintIndex, hintTerm)?.index ?? 0;
   updatePeer(d, from, {
     mode: "probe",
@@ -158,6 +165,7 @@ export function onAppendRefused(d: Draft, message: Of<"append-refused">): void {
     next: Math.max(1, Math.min(agreed + 1, prevIndex)),
     // It has lost what it acknowledged: its disk was damaged. It counts for what it has.
     match: Math.min(progress.match, hintIndex),
+    refusedBefore: d.round,
     inflight: [],
     inflightBytes: 0,
   });

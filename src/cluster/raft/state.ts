@@ -38,8 +38,10 @@ export type Progress = {
   readonly commitSent: Index;
   /** When it was last heard of. */
   readonly heardAt: Ms;
-  /** The last read round that it answered. */
+  /** The last round that it answered. */
   readonly round: number;
+  /** Its refusals of messages from before this round were acted on. */
+  readonly refusedBefore: number;
 };
 
 /** A read that waits: asked here (`from` undefined) or by a peer. */
@@ -84,6 +86,8 @@ export type RaftState = {
   readonly heartbeatAt: Ms;
   readonly quorumCheckAt: Ms;
   readonly transfer: { readonly to: PeerId; readonly until: Ms; readonly isSent: boolean } | undefined;
+  /** A `timeout-now` of this term is out. However late it arrives, its election asks nobody to wait: no lease holds then. */
+  readonly hasNamedHeir: boolean;
   /** Commands that wait for a transfer to fail. */
   readonly held: readonly Uint8Array[];
   /** The last read round that was begun, when, and the reads that it confirms; and those that came since. */
@@ -155,6 +159,7 @@ export function initialState(start: Start): RaftState {
     heartbeatAt: Number.POSITIVE_INFINITY,
     quorumCheckAt: Number.POSITIVE_INFINITY,
     transfer: undefined,
+    hasNamedHeir: false,
     held: [],
     round: 0,
     roundStarts: [],

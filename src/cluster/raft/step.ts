@@ -25,6 +25,7 @@ import {
 } from "./configuration.ts";
 import {
   append,
+  beginRound,
   configuration,
   cut,
   type Draft,
@@ -37,7 +38,7 @@ import {
   truncate,
 } from "./draft.ts";
 import { compacted, emptyLog, lastTerm, lastWithin, termAt, trimmed } from "./log.ts";
-import { askRead, beginRound, confirmReads, failReads, serveReads } from "./reads.ts";
+import { askRead, confirmReads, failReads, serveReads } from "./reads.ts";
 import {
   advanceCommit,
   broadcast,
@@ -94,9 +95,8 @@ export function step(state: RaftState, input: Input, now: Ms, random: Random): {
 /** When a tick is due: Infinity for a node that has nothing to wait for, such as a cluster of one. */
 export function deadline(state: RaftState): Ms {
   if (state.isHalted) return Number.POSITIVE_INFINITY;
-  const { configuration: current } = state.configurations.at(-1)!;
   if (state.role !== "leader") {
-    const waits = state.leader !== undefined || canCampaign(state, current) || state.mustRepeat;
+    const waits = state.leader !== undefined || canCampaign(state) || state.mustRepeat;
     return waits ? state.electionAt : Number.POSITIVE_INFINITY;
   }
   if (state.peers.size === 0) return Number.POSITIVE_INFINITY;
@@ -168,7 +168,7 @@ function tick(d: Draft): void {
   if (d.now < d.electionAt) return;
   // A refused write is tried again even when nobody asks for anything new.
   if (d.mustRepeat) d.order.hardState = true;
-  if (!canCampaign(d, configuration(d)) || isStalled(d)) {
+  if (!canCampaign(d) || isStalled(d)) {
     d.leader = undefined;
     waitForElection(d);
     return;
@@ -176,9 +176,14 @@ function tick(d: Draft): void {
   preCampaign(d);
 }
 
-/** Whether this node may stand for election at all. */
-function canCampaign(state: RaftState, current: Configuration): boolean {
-  return isVoter(current, state.id) && state.recoverThrough === undefined;
+/**
+ * Whether this node may stand for election at all. One that the last configuration leaves out still may until that is known
+ * to be committed: it can be the only one whose log is long enough to lead the others there (4.2.2).
+ */
+function canCampaign(state: RaftState): boolean {
+  return (
+    state.recoverThrough === undefined && state.configurations.some(({ configuration: at }) => isVoter(at, state.id))
+  );
 }
 
 const isStalled = (d: Draft): boolean =>
@@ -275,6 +280,7 @@ function becomeLeader(d: Draft): void {
   assert(d.role === "candidate", "only a candidate becomes leader");
   d.role = "leader";
   d.leader = d.id;
+  d.hasNamedHeir = false;
   d.votes = new Map();
   d.peers = new Map();
   followMembership(d);
@@ -324,7 +330,7 @@ function onMessage(d: Draft, message: Message): void {
       onVoteReply(d, message);
       return;
     case "timeout-now":
-      if (d.role !== "leader" && canCampaign(d, configuration(d)) && !isStalled(d)) campaign(d, true);
+      if (d.role !== "leader" && canCampaign(d) && !isStalled(d)) campaign(d, true);
       return;
     case "append-reply":
     case "append-refused":
@@ -417,6 +423,8 @@ function onAppend(d: Draft, message: Of<"append">): void {
   accept(d, entries);
   const reached = Math.min(message.commit, last);
   if (reached > d.commit) commitUpTo(d, reached);
+  // A refused write is tried again at the heartbeats' pace: the leader waits for what it sent, and sends nothing new.
+  if (d.mustRepeat) d.order.hardState = true;
   if (entries.length === 0) {
     // A heartbeat's answer promises no more than what is durable by now, and so needn't wait for the disk.
     send(d, from, { type: "append-reply", match: Math.min(last, d.persisted), round });
@@ -572,6 +580,7 @@ function finishTransfer(d: Draft): void {
   if (!d.transfer || d.transfer.isSent || d.peers.get(d.transfer.to)?.match !== d.log.last) return;
   send(d, d.transfer.to, { type: "timeout-now" });
   d.transfer = { ...d.transfer, isSent: true };
+  d.hasNamedHeir = true;
 }
 
 // --- The disk

@@ -8,8 +8,22 @@ const SUFFIX = ".segment";
 const PREPARED = "prepared.tmp";
 const ZEROS = new Uint8Array(MIB);
 
-export const segmentName = (sequence: number): string => `${sequence.toString(16).padStart(16, "0")}${SUFFIX}`;
+/** How many damaged segments are kept for whoever wants to look; the oldest go. */
+const SET_ASIDE_MAX = 8;
+
 export const isSegmentName = (name: string): boolean => /^[0-9a-f]{16}\.segment$/.test(name);
+export const isSetAsideName = (name: string): boolean => /^[0-9a-f]{16}\.segment\.damaged$/.test(name);
+export const sequenceOf = (name: string): number => Number.parseInt(name, 16);
+export const segmentPath = (directory: string, sequence: number): string =>
+  `${directory}/${sequence.toString(16).padStart(16, "0")}${SUFFIX}`;
+
+/** Moves damaged segments out of the log's way, in the order given. Durable once the directory is synced. */
+export async function setAside(disk: Disk, directory: string, paths: readonly string[]): Promise<void> {
+  if (paths.length === 0) return;
+  for (const path of paths) await disk.rename(path, `${path}.damaged`);
+  const names = (await disk.list(directory)).filter(isSetAsideName).toSorted();
+  for (const name of names.slice(0, -SET_ASIDE_MAX)) await disk.remove(`${directory}/${name}`);
+}
 
 /** Turns a rejection of the disk into the log's error. */
 export function logError(doing: string, cause: unknown): LogError {
@@ -48,7 +62,10 @@ export class SegmentMaker {
   }
 
   /** A segment of at least `bytes`, open for writing, with its header and name, all durable. */
-  async make(header: SegmentHeader, bytes: number): Promise<Result<{ file: DiskFile; bytes: number }, LogError>> {
+  async make(
+    header: SegmentHeader,
+    bytes: number,
+  ): Promise<Result<{ readonly file: DiskFile; readonly path: string; readonly bytes: number }, LogError>> {
     let prepared = await this.#take();
     if (!prepared?.file.ok || prepared.bytes < bytes) {
       if (prepared?.file.ok) await this.#discard(prepared.file.value);
@@ -56,15 +73,18 @@ export class SegmentMaker {
     }
     if (!prepared.file.ok) return prepared.file;
     const file = prepared.file.value;
+    const path = segmentPath(this.#directory, header.sequence);
     const named = await attempt("a new log segment", async () => {
-      await file.write(0, encodeSegmentHeader(header));
-      await file.datasync();
-      await this.#disk.rename(this.#path(PREPARED), this.#path(segmentName(header.sequence)));
-      await this.#disk.syncDirectory(this.#directory);
+      await file.writeDurable(0, encodeSegmentHeader(header));
+      await this.#disk.rename(this.#path(PREPARED), path);
     });
-    if (named.ok) return ok({ file, bytes: prepared.bytes });
+    const synced = named.ok
+      ? await attempt("a new log segment", () => this.#disk.syncDirectory(this.#directory))
+      : named;
+    if (synced.ok) return ok({ file, path, bytes: prepared.bytes });
     await file.close().catch(() => {});
-    return named;
+    // With its name, it ends what the segments before it count for: the log can't go on in those, whatever the reason was.
+    return named.ok ? fail({ ...synced.error, reason: "failed" }) : named;
   }
 
   /** Removes what was prepared and not used. */

@@ -1,0 +1,728 @@
+/**
+ * Gives the pure Raft core (`raft/step.ts`) a disk, sockets and a clock.
+ *
+ * Everything that happens becomes an input, and inputs are taken one at a time: a frame, a wake-up, a finished write, a
+ * proposal. A step's effects are obeyed at once and in this order, which is what the core's promises rest on:
+ *   1. `send` goes out: a leader's entries travel while it writes them itself (thesis 10.2.1)
+ *   2. `persist` joins the orders that wait for the disk; what hangs on them goes out when they are durable
+ *   3. what is committed is applied, in bounded batches, and the state machine is told who leads
+ * The way of one command on a cluster of one: `propose` – a microtask, so that callers of the same turn share an entry batch –
+ * step – one write, one sync – step – `apply`. Nothing else is awaited in between.
+ *
+ * Whoever opened the storage and the transport closes them, after this.
+ */
+import { assert, unreachable } from "../../lib/assert.ts";
+import type { Clock } from "../../lib/clock.ts";
+import type { Log } from "../../lib/log.ts";
+import type { Random } from "../../lib/random.ts";
+import { fail, ok, type Result } from "../../lib/result.ts";
+import { KIB, MIB } from "../../lib/units.ts";
+import type { Consensus, ConsensusError, ConsensusStatus, StateMachine, StoredSnapshot } from "../consensus.ts";
+import type { Disk } from "../kv/disk.ts";
+import type { LogError, LogStorage } from "../kv/log/log-storage.ts";
+import { recordBytes } from "../kv/log/record.ts";
+import { decodeConfiguration, isQuorum, kindOf } from "../raft/configuration.ts";
+import { slice } from "../raft/log.ts";
+import { configurationOfState, initialState, type RaftState } from "../raft/state.ts";
+import { deadline, step } from "../raft/step.ts";
+import {
+  type Configuration,
+  type ConfigurationChange,
+  DEFAULT_OPTIONS,
+  type Effects,
+  type Entry,
+  type Index,
+  type Input,
+  type Ms,
+  type Options,
+  type PeerId,
+  type Persist,
+  type SnapshotPoint,
+  type Term,
+} from "../raft/types.ts";
+import { Calls } from "./raft-runtime-calls.ts";
+import { DIGEST_EVERY, Digests } from "./raft-runtime-digests.ts";
+import { Persister } from "./raft-runtime-persister.ts";
+import { Reads } from "./raft-runtime-reads.ts";
+import { notLeader, refused, unavailable, WAITERS_MAX, Waiters } from "./raft-runtime-waiters.ts";
+import { SnapshotDispatch } from "./snapshot-dispatch.ts";
+import { SnapshotReceiver, type TransferLimits } from "./snapshot-transfer.ts";
+import { Snapshots } from "./snapshots.ts";
+import type { Frame, Transport } from "./transport.ts";
+
+export type RaftRuntimeOptions = {
+  readonly id: PeerId;
+  /** Opened. */
+  readonly storage: LogStorage;
+  readonly disk: Disk;
+  /** Where the snapshots are. */
+  readonly directory: string;
+  readonly transport: Transport;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly machine: StateMachine;
+  readonly options?: Partial<Options>;
+  /** A snapshot is due once the log grew by this, or by the last snapshot's bytes if that is more. */
+  readonly snapshotBytesMin: number;
+  readonly transferLimits?: TransferLimits;
+  readonly start: {
+    /** The newest good one, which is the machine's state already. */
+    readonly snapshot: StoredSnapshot | undefined;
+    /** The indexes of further snapshot files. */
+    readonly olderSnapshots: readonly Index[];
+    /** In force at the snapshot; without one, the first of all. Empty for a node that waits to be added to a cluster. */
+    readonly configuration: Configuration;
+    /** All that the log's files hold. */
+    readonly entries: readonly Entry[];
+    /**
+     * The machine's state is as of this entry of the log, beyond the snapshot: for a node that was always alone, whose whole
+     * log is committed. `bytes`: what the log grew by since the snapshot.
+     */
+    readonly applied?: SnapshotPoint & { readonly bytes: number };
+    /** See `Damage` in log-storage.ts. */
+    readonly recoverThrough: Index | "lost" | undefined;
+  };
+};
+
+/** What one turn of the event loop applies, so that timers and sockets are heard in between. */
+const APPLY_ENTRIES_MAX = 1024;
+const APPLY_BYTES_MAX = MIB;
+/** The core frees memory when it is told what was applied: not worth a step for each entry. */
+const TELL_APPLIED_BYTES = 64 * KIB;
+/** How often it is looked whether something waits too long, while something waits. */
+const SWEEP_MS = 50;
+/** A wake-up that comes so late says that the process stood still: what arrived meanwhile is heard first. */
+const LATE_MS = 50;
+
+/** The first byte of a request: for the state machine, or a digest (8 bytes index, 4 bytes digest), which has no answer. */
+const FOR_MACHINE = 0;
+const FOR_DIGEST = 1;
+
+export class RaftRuntime implements Consensus {
+  readonly id: PeerId;
+  readonly #options: RaftRuntimeOptions;
+  readonly #core: Options;
+  #state: RaftState;
+
+  readonly #inputs: Input[] = [];
+  #isStepping = false;
+  #proposals: { readonly term: Term; readonly commands: Uint8Array[] } | undefined;
+
+  #applied: Index;
+  #appliedTerm: Term;
+  /** In force at the last applied entry. */
+  #configuration: Configuration;
+  /** Applied since the core was last told. */
+  #untoldBytes = 0;
+  #applyLater: ReturnType<typeof setImmediate> | undefined;
+  /** What the state machine was told last. */
+  #ledTerm: Term | undefined;
+  #toldLeader: PeerId | undefined;
+
+  readonly #persister: Persister;
+  readonly #snapshots: Snapshots;
+  readonly #receiver: SnapshotReceiver;
+  readonly #dispatch: SnapshotDispatch;
+  readonly #received = new Map<Index, StoredSnapshot>();
+  /** The log starts over after this snapshot: nothing is applied before it is installed. */
+  #installIndex: Index | undefined;
+  #installing: Promise<void> = Promise.resolve();
+
+  readonly #reads: Reads;
+  readonly #calls: Calls;
+  readonly #digests = new Digests();
+  readonly #waiters = new Waiters();
+  #isSweeping = false;
+
+  #alarm: AbortController | undefined;
+  #alarmAt: Ms = Number.POSITIVE_INFINITY;
+  readonly #ended = new AbortController();
+  #closing: Promise<void> | undefined;
+  #full: string | undefined;
+  #failure: string | undefined;
+
+  static start(options: RaftRuntimeOptions): RaftRuntime {
+    const runtime = new RaftRuntime(options);
+    // A node that decides alone stands for election at once, whatever the clock does.
+    if (deadline(runtime.#state) <= options.clock.monotonicMs()) runtime.#take({ type: "tick" });
+    else runtime.#run();
+    return runtime;
+  }
+
+  private constructor(options: RaftRuntimeOptions) {
+    const { id, storage, disk, directory, transport, clock, random, log, machine, start } = options;
+    this.id = id;
+    this.#options = options;
+    this.#core = { ...DEFAULT_OPTIONS, ...options.options };
+    const { applied } = start;
+    const point = applied ?? start.snapshot?.point ?? { index: 0, term: 0, configuration: start.configuration };
+    const now = clock.monotonicMs();
+    const state = initialState({
+      id,
+      options: this.#core,
+      hardState: storage.hardState,
+      snapshot: point,
+      entries: start.entries,
+      previousTerm: storage.termOf(storage.firstIndex - 1) ?? 0,
+      recoverThrough: start.recoverThrough === "lost" ? Number.POSITIVE_INFINITY : start.recoverThrough,
+      now,
+      random,
+    });
+    // Who decides alone needn't wait for word from others before it stands for election.
+    const isAlone = isQuorum(configurationOfState(state), (peer) => peer === id);
+    this.#state = isAlone ? { ...state, electionAt: now } : state;
+    this.#applied = point.index;
+    this.#appliedTerm = point.term;
+    this.#configuration = point.configuration;
+    this.#persister = new Persister({
+      storage,
+      durable: (orders) => this.#onDurable(orders),
+      refused: (order, error) => this.#onRefused(order, error),
+    });
+    this.#snapshots = new Snapshots(
+      {
+        disk,
+        directory,
+        storage,
+        machine,
+        log,
+        bytesMin: options.snapshotBytesMin,
+        compacted: (to) => this.#take({ type: "compacted", point: to }),
+      },
+      start.snapshot,
+      start.olderSnapshots,
+    );
+    if (applied) this.#snapshots.grew(applied.bytes);
+    this.#dispatch = new SnapshotDispatch({
+      disk,
+      clock,
+      log,
+      transport,
+      snapshots: this.#snapshots,
+      take: async (index) => {
+        if (this.#applied >= index && this.#canTakeSnapshot()) await this.#takeSnapshot();
+      },
+      sent: (to, index) => this.#take({ type: "snapshot-sent", to, index }),
+      limits: options.transferLimits,
+    });
+    this.#receiver = new SnapshotReceiver({
+      disk,
+      directory,
+      clock,
+      log,
+      send: (to, ack) => transport.send(to, ack),
+      term: () => this.#state.term,
+      appliedIndex: () => this.#applied,
+      verify: (path) => machine.verify(path),
+      received: (from, term, snapshot) => this.#onSnapshotReceived(from, term, snapshot),
+    });
+    this.#reads = new Reads({
+      now: () => clock.monotonicMs(),
+      ask: (readId) => this.#take({ type: "read", id: readId }),
+      attemptMs: 2 * this.#core.electionMs,
+    });
+    this.#calls = new Calls({ transport, log, answer: (from, body) => machine.answer(from, body) });
+    transport.listen({
+      frame: (from, frame) => this.#onFrame(from, frame),
+      unreachable: (peer) => {
+        if (this.#closing) return;
+        this.#calls.unreachable(peer);
+        this.#take({ type: "unreachable", peer });
+      },
+    });
+  }
+
+  status(): ConsensusStatus {
+    const { term, leader, commit, log, peers, isHalted } = this.#state;
+    const heardSince = this.#options.clock.monotonicMs() - 2 * this.#core.electionMs;
+    return {
+      id: this.id,
+      role: this.#state.role,
+      term,
+      leader: isHalted ? undefined : leader,
+      commitIndex: commit,
+      appliedIndex: this.#applied,
+      lastIndex: log.last,
+      configuration: configurationOfState(this.#state),
+      logBytes: this.#options.storage.bytes,
+      snapshotIndex: this.#snapshots.newest?.point.index ?? 0,
+      ...this.#health(),
+      peers: [...peers].map(([id, { match, heardAt }]) => ({ id, match, isActive: heardAt >= heardSince })),
+    };
+  }
+
+  #health(): Pick<ConsensusStatus, "health" | "message"> {
+    const { recoverThrough } = this.#state;
+    if (this.#closing) return { health: "closed" };
+    if (this.#failure !== undefined) return { health: "failed", message: this.#failure };
+    if (this.#full !== undefined) return { health: "full", message: this.#full };
+    if (recoverThrough === undefined) return { health: "ok" };
+    if (recoverThrough === Number.POSITIVE_INFINITY) {
+      const message = "This node's log is lost. It has to leave the cluster and join it again under another id.";
+      return { health: "lost", message };
+    }
+    const message = `This node's log was damaged. It votes again once it holds entry ${recoverThrough}.`;
+    return { health: "recovering", message };
+  }
+
+  // --- What the store asks
+
+  propose(term: Term, commands: readonly Uint8Array[]): void {
+    if (this.#proposals?.term !== term) {
+      this.#flushProposals();
+      this.#proposals = { term, commands: [] };
+      queueMicrotask(() => this.#flushProposals());
+    }
+    this.#proposals!.commands.push(...commands);
+  }
+
+  #flushProposals(): void {
+    const proposals = this.#proposals;
+    this.#proposals = undefined;
+    if (proposals) this.#take({ type: "propose", ...proposals });
+  }
+
+  readIndex(): Promise<Result<Index, ConsensusError>> {
+    const refusal = this.#refusal();
+    if (refusal) return Promise.resolve(fail(refusal));
+    const read = this.#reads.readIndex();
+    this.#sweepSoon();
+    return read;
+  }
+
+  async changeConfiguration(change: ConfigurationChange): Promise<Result<void, ConsensusError>> {
+    // Not within a call from here into the state machine.
+    await Promise.resolve();
+    const refusal = this.#refusal();
+    if (refusal) return fail(refusal);
+    if (this.#waiters.waiting >= WAITERS_MAX) return fail(refused("Too many wait for a change."));
+    return new Promise((settle) => {
+      this.#take({ type: "change-configuration", id: this.#waiters.askChange(settle), change });
+      this.#sweepSoon();
+    });
+  }
+
+  async transferLeadership(to?: PeerId): Promise<Result<void, ConsensusError>> {
+    await Promise.resolve();
+    const refusal = this.#refusal();
+    if (refusal) return fail(refusal);
+    if (this.#state.role !== "leader") return fail(refused(notLeader(this.#state.leader)));
+    if (this.#waiters.waiting >= WAITERS_MAX) return fail(refused("Too many wait for a change."));
+    this.#take({ type: "transfer", to });
+    if (this.#state.role === "leader" && !this.#state.transfer) {
+      return fail(refused(to === undefined ? "No other voter is alive." : `Node ${to} is no other voter.`));
+    }
+    return new Promise((settle) => {
+      this.#waiters.awaitTransfer(this.#options.clock.monotonicMs(), settle);
+      this.#lookAtWaiters();
+      this.#sweepSoon();
+    });
+  }
+
+  async request(to: PeerId, body: Uint8Array, timeoutMs: number): Promise<Result<Uint8Array, ConsensusError>> {
+    if (this.#closing) return fail(CLOSED);
+    if (to === this.id) return ok(await this.#options.machine.answer(to, body));
+    const tagged = new Uint8Array(1 + body.length);
+    tagged[0] = FOR_MACHINE;
+    tagged.set(body, 1);
+    const answer = this.#calls.request(to, tagged, this.#options.clock.monotonicMs() + timeoutMs);
+    this.#sweepSoon();
+    return answer;
+  }
+
+  /** Waits for what is being written, and tells everyone who waits that this node is closed. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    await Promise.resolve();
+    this.#inputs.length = 0;
+    this.#ended.abort();
+    this.#alarm?.abort();
+    clearImmediate(this.#applyLater);
+    this.#reads.close(CLOSED);
+    this.#calls.close(CLOSED);
+    this.#waiters.close(CLOSED);
+    await Promise.all([this.#persister.close(), this.#receiver.close(), this.#dispatch.close()]);
+    await this.#installing;
+    await this.#snapshots.close();
+  }
+
+  #refusal(): ConsensusError | undefined {
+    if (this.#closing) return CLOSED;
+    return this.#failure === undefined ? undefined : unavailable(this.#failure);
+  }
+
+  // --- The loop
+
+  /** Takes an input; if it comes from within a step, after that. */
+  #take(input: Input): void {
+    if (this.#closing) return;
+    this.#inputs.push(input);
+    if (!this.#isStepping) this.#run();
+  }
+
+  #run(): void {
+    if (this.#closing) return;
+    this.#isStepping = true;
+    try {
+      do {
+        // Bounded: each input brings at most a few others.
+        for (let i = 0; i < this.#inputs.length; i++) this.#step(this.#inputs[i]!);
+        this.#inputs.length = 0;
+        this.#advance();
+      } while (this.#inputs.length > 0);
+    } catch (error) {
+      // A node that decides wrongly does more harm than one that stands still.
+      this.#inputs.length = 0;
+      this.#state = { ...this.#state, isHalted: true };
+      this.#failed(`This node came upon something that cannot be, and stopped: ${error}`, error);
+    }
+    this.#isStepping = false;
+    this.#setAlarm();
+  }
+
+  #step(input: Input): void {
+    const { state, effects } = step(this.#state, input, this.#options.clock.monotonicMs(), this.#options.random);
+    this.#state = state;
+    this.#obey(effects);
+  }
+
+  #obey({ send, persist, reads, changes, fetch, snapshots, recovered }: Effects): void {
+    const { transport } = this.#options;
+    for (const message of send) transport.send(message.to, { type: "raft", message });
+    for (const { restart } of persist) if (restart) this.#installIndex = restart.index;
+    this.#persister.add(persist);
+    for (const { id, index } of reads) this.#reads.answered(id, index);
+    for (const { id, index } of changes) {
+      this.#waiters.changeTaken(id, index, this.#state, this.#options.clock.monotonicMs());
+    }
+    for (const wanted of fetch) void this.#fetch(wanted);
+    for (const peer of snapshots) this.#dispatch.begin(peer, this.#state.term);
+    if (recovered) void this.#noteRecovered();
+  }
+
+  /** What follows from a step, beyond its effects. */
+  #advance(): void {
+    if (this.#installIndex === undefined) {
+      this.#applyCommitted();
+      this.#tellLeadership();
+    }
+    if (this.#waiters.waiting > 0) this.#lookAtWaiters();
+    if (this.#dispatch.isBusy) {
+      const { role, term, peers } = this.#state;
+      this.#dispatch.end((peer, since) => role !== "leader" || term !== since || !peers.has(peer));
+    }
+    if (this.#snapshots.isDue && this.#canTakeSnapshot()) void this.#takeSnapshot();
+  }
+
+  // --- Applying
+
+  #applyCommitted(): void {
+    let entriesLeft = APPLY_ENTRIES_MAX;
+    let bytesLeft = APPLY_BYTES_MAX;
+    while (this.#applied < this.#state.commit && this.#failure === undefined) {
+      if (entriesLeft <= 0 || bytesLeft <= 0) {
+        this.#applyLater ??= setImmediate(() => {
+          this.#applyLater = undefined;
+          this.#run();
+        });
+        return;
+      }
+      const from = this.#applied + 1;
+      const nextDigest = Math.ceil(from / DIGEST_EVERY) * DIGEST_EVERY;
+      const through = Math.min(this.#state.commit, nextDigest, from + entriesLeft - 1);
+      let entries = slice(this.#state.log, from, through, bytesLeft);
+      assert(entries && entries.length > 0, "what is not applied is in memory");
+      // Another leader's entries: the machine has to know first that it leads no more.
+      const ledTerm = this.#ledTerm;
+      if (ledTerm !== undefined && entries.at(-1)!.term > ledTerm) {
+        if (entries[0]!.term > ledTerm) this.#tellLost();
+        else entries = entries.filter(({ term }) => term <= ledTerm);
+      }
+      entriesLeft -= entries.length;
+      bytesLeft -= this.#apply(entries);
+    }
+  }
+
+  /** @returns the bytes that they take in the log */
+  #apply(entries: readonly Entry[]): number {
+    let bytes = 0;
+    for (const entry of entries) {
+      bytes += recordBytes(entry.data.length);
+      if (kindOf(entry) === "configuration") this.#configuration = decodeConfiguration(entry.data);
+    }
+    this.#options.machine.apply(entries);
+    const last = entries.at(-1)!;
+    this.#applied = last.index;
+    this.#appliedTerm = last.term;
+    this.#snapshots.grew(bytes);
+    if (this.#applied % DIGEST_EVERY === 0) this.#compareDigest();
+    this.#untoldBytes += bytes;
+    if (this.#untoldBytes >= TELL_APPLIED_BYTES) {
+      this.#untoldBytes = 0;
+      this.#inputs.push({ type: "applied", index: this.#applied });
+    }
+    return bytes;
+  }
+
+  /** In this order: what was lost, who leads, what was won. */
+  #tellLeadership(): void {
+    const { machine } = this.#options;
+    const { role, term, leader } = this.#state;
+    const isAble = !this.#state.isHalted && this.#failure === undefined;
+    const leads = isAble && role === "leader";
+    if (this.#ledTerm !== undefined && !(leads && term === this.#ledTerm)) this.#tellLost();
+    const toTell = isAble ? leader : undefined;
+    if (toTell !== this.#toldLeader) {
+      this.#toldLeader = toTell;
+      this.#options.log.info("raft.leader_changed", { leader: toTell, term });
+      machine.leaderChanged(toTell);
+      if (toTell !== undefined) this.#reads.leaderAppeared();
+    }
+    // The first entry of its term is its no-op; whatever came before is applied with it.
+    if (leads && this.#ledTerm !== term && this.#appliedTerm === term) {
+      this.#ledTerm = term;
+      machine.gainedLeadership(term);
+    }
+  }
+
+  #tellLost(): void {
+    const term = this.#ledTerm!;
+    this.#ledTerm = undefined;
+    this.#options.machine.lostLeadership(term);
+  }
+
+  // --- The disk
+
+  #onDurable(orders: readonly Persist[]): void {
+    if (this.#closing) return;
+    const { transport } = this.#options;
+    for (const { send, entries, hardState, restart } of orders) {
+      if (entries.length > 0 || hardState) this.#full = undefined;
+      if (restart) this.#install(restart);
+      for (const message of send) transport.send(message.to, { type: "raft", message });
+    }
+    this.#take({ type: "persisted", order: orders.at(-1)!.order });
+  }
+
+  #onRefused({ order }: Persist, error: LogError): void {
+    if (this.#closing) return;
+    if (error.reason !== "full") {
+      this.#failed(`${error.message} Restart Hive on a good disk.`, error.cause);
+      return;
+    }
+    if (this.#full === undefined) this.#options.log.error("raft.disk_full", { message: error.message });
+    this.#full = `${error.message} Free some; writes are then accepted again.`;
+    this.#take({ type: "persist-refused", order });
+  }
+
+  /** This node decides nothing more: it neither writes, applies, votes nor leads until it is opened anew. */
+  #failed(message: string, cause?: unknown): void {
+    if (this.#failure !== undefined) return;
+    this.#failure = message;
+    this.#options.log.error("raft.failed", { message, ...(cause !== undefined && { error: cause }) });
+    this.#dispatch.end(() => true);
+    this.#reads.close(unavailable(message));
+    this.#waiters.close(unavailable(message));
+    if (!this.#state.isHalted) {
+      this.#take({ type: "halt" });
+      return;
+    }
+    try {
+      this.#tellLeadership();
+    } catch (error) {
+      this.#options.log.error("raft.failed", { message: "The state machine could not be told.", error });
+    }
+  }
+
+  async #noteRecovered(): Promise<void> {
+    this.#options.log.info("raft.recovered", { lastIndex: this.#state.log.last });
+    const noted = await this.#options.storage.recovered();
+    // Said again after the next start, when everything is here already.
+    if (!noted.ok) this.#options.log.warn("raft.recovery_not_noted", { message: noted.error.message });
+  }
+
+  async #fetch({ to, from, through }: Effects["fetch"][number]): Promise<void> {
+    const { storage, log } = this.#options;
+    let entries: readonly Entry[] = [];
+    try {
+      const last = Math.min(through, storage.lastIndex);
+      if (from >= storage.firstIndex && from <= last) {
+        const read = await storage.read(from, last, this.#core.messageBytesMax);
+        if (read.ok) entries = read.value;
+        else log.error("raft.entries_not_read", { from, message: read.error.message });
+      }
+    } catch (error) {
+      // They were compacted while this waited for its turn.
+      log.info("raft.entries_gone", { from, error });
+    }
+    if (entries.length === 0) this.#dispatch.unreadable(to, from);
+    this.#take({ type: "fetched", to, entries });
+  }
+
+  // --- Snapshots
+
+  /** The log holds what a snapshot of this node's own does: a leader may have applied what only others have written. */
+  #canTakeSnapshot(): boolean {
+    const isCurrent = this.#installIndex === undefined && this.#failure === undefined && !this.#closing;
+    return isCurrent && this.#options.storage.lastIndex >= this.#applied;
+  }
+
+  async #takeSnapshot(): Promise<void> {
+    await this.#snapshots.take({ index: this.#applied, term: this.#appliedTerm, configuration: this.#configuration });
+  }
+
+  /** @returns whether the core starts its log over after it; if not, the file is of no use */
+  #onSnapshotReceived(from: PeerId, term: Term, snapshot: StoredSnapshot): boolean {
+    const { point, path } = snapshot;
+    this.#received.set(point.index, snapshot);
+    this.#take({ type: "snapshot-received", from, term, point });
+    if (this.#installIndex === point.index) return true;
+    this.#received.delete(point.index);
+    if (!this.#snapshots.has(point.index) && this.#applied < point.index) {
+      void this.#options.disk.remove(path).catch(() => {});
+    }
+    return false;
+  }
+
+  /** The log has started over: the snapshot becomes the state. One after another, in the log's order. */
+  #install({ index, term, configuration }: SnapshotPoint): void {
+    const { machine, log } = this.#options;
+    const snapshot = this.#received.get(index);
+    this.#installing = this.#installing.then(async () => {
+      if (this.#closing || this.#failure !== undefined) return;
+      let installed: Result<void, string> = fail("its file is not known");
+      try {
+        if (snapshot) installed = await machine.install(snapshot);
+      } catch (error) {
+        installed = fail(String(error));
+      }
+      if (!installed.ok) {
+        this.#failed(`The snapshot up to entry ${index} cannot be installed: ${installed.error}.`);
+        return;
+      }
+      log.info("raft.snapshot_installed", { index, term, bytes: snapshot!.bytes });
+      this.#received.delete(index);
+      this.#applied = index;
+      this.#appliedTerm = term;
+      this.#configuration = configuration;
+      await this.#snapshots.installed(snapshot!);
+      if (this.#installIndex === index) this.#installIndex = undefined;
+      this.#take({ type: "applied", index });
+    });
+  }
+
+  // --- Frames
+
+  #onFrame(from: PeerId, frame: Frame): void {
+    if (this.#closing) return;
+    switch (frame.type) {
+      case "raft":
+        // Who is a member is for the core to judge: a node may not have heard yet of a leader that is.
+        if (frame.message.from === from) this.#take({ type: "message", message: frame.message });
+        return;
+      case "snapshot-chunk":
+        if (this.#failure === undefined) this.#receiver.chunk(from, frame);
+        return;
+      case "snapshot-ack":
+        this.#dispatch.ack(from, frame);
+        return;
+      case "request":
+        if (!isMember(configurationOfState(this.#state), from)) return;
+        if (frame.body[0] === FOR_DIGEST) this.#onDigest(from, frame.body);
+        if (frame.body[0] === FOR_MACHINE) this.#calls.onRequest(from, frame.id, frame.body.subarray(1));
+        return;
+      case "response":
+        this.#calls.onResponse(from, frame.id, frame.body);
+        return;
+      default:
+        unreachable(frame);
+    }
+  }
+
+  // --- Digests
+
+  #compareDigest(): void {
+    const digest = this.#options.machine.digest() >>> 0;
+    if (!this.#digests.own(this.#applied, digest)) this.#diverged(this.#applied);
+    if (this.#state.role !== "leader") return;
+    const body = Buffer.alloc(13, FOR_DIGEST);
+    body.writeDoubleLE(this.#applied, 1);
+    body.writeUInt32LE(digest, 9);
+    for (const peer of this.#state.peers.keys()) this.#options.transport.send(peer, { type: "request", id: 0, body });
+  }
+
+  #onDigest(from: PeerId, body: Uint8Array): void {
+    if (body.length !== 13 || from !== this.#state.leader || this.#failure !== undefined) return;
+    const view = new DataView(body.buffer, body.byteOffset, body.length);
+    const index = view.getFloat64(1, true);
+    if (!this.#digests.leaders(index, view.getUint32(9, true))) this.#diverged(index);
+  }
+
+  #diverged(index: Index): void {
+    this.#failed(
+      `This node's state differs from its leader's at entry ${index}, though both applied the same entries. It takes no ` +
+        `part any more. Stop it and move its store directory ${this.#options.directory} away, so that it is rebuilt from its peers.`,
+    );
+  }
+
+  // --- Who waits
+
+  #lookAtWaiters(): void {
+    this.#waiters.look(this.#state, this.#applied, this.#options.clock.monotonicMs());
+  }
+
+  #sweepSoon(): void {
+    if (!this.#isSweeping) void this.#sweep();
+  }
+
+  /** Runs only while somebody waits. */
+  async #sweep(): Promise<void> {
+    const { clock } = this.#options;
+    this.#isSweeping = true;
+    while (this.#reads.waiting + this.#calls.waiting + this.#waiters.waiting > 0) {
+      await clock.sleep(SWEEP_MS, this.#ended.signal);
+      if (this.#closing) break;
+      const now = clock.monotonicMs();
+      this.#reads.timeOut(now);
+      this.#calls.timeOut(now);
+      this.#lookAtWaiters();
+    }
+    this.#isSweeping = false;
+  }
+
+  // --- Time
+
+  /**
+   * Sees to a wake-up at the core's deadline. One that is due sooner serves as well, as it looks again: deadlines mostly
+   * move away, with every message from the leader, and a timer isn't set anew for each.
+   */
+  #setAlarm(): void {
+    const at = deadline(this.#state);
+    if (at >= this.#alarmAt || this.#closing) return;
+    this.#alarm?.abort();
+    void this.#sleepUntil(at);
+  }
+
+  async #sleepUntil(at: Ms): Promise<void> {
+    const { clock } = this.#options;
+    const alarm = new AbortController();
+    this.#alarm = alarm;
+    this.#alarmAt = at;
+    await clock.sleep(Math.max(1, Math.ceil(at - clock.monotonicMs())), alarm.signal);
+    if (!alarm.signal.aborted && clock.monotonicMs() - at > LATE_MS) await clock.sleep(0, alarm.signal);
+    if (alarm.signal.aborted) return;
+    this.#alarm = undefined;
+    this.#alarmAt = Number.POSITIVE_INFINITY;
+    if (clock.monotonicMs() >= deadline(this.#state)) this.#take({ type: "tick" });
+    else this.#setAlarm();
+  }
+}
+
+const CLOSED: ConsensusError = { reason: "closed", message: "This node is stopping." };
+const isMember = ({ voters, outgoing, learners, joining }: Configuration, peer: PeerId): boolean =>
+  voters.includes(peer) || outgoing.includes(peer) || learners.includes(peer) || joining.includes(peer);

@@ -1,0 +1,220 @@
+/**
+ * The rules of the configuration store, as a pure decision: a `Draft` is one state of the store with changes on top, which
+ * become the writes of one transaction. What is read from it includes what was written to it. Everything that changes a
+ * setting goes through here, whichever protocol asked: keys and values are checked, versions counted, the past kept.
+ */
+import { fail, ok, type Result } from "../lib/result.ts";
+import {
+  isRemoval,
+  isSettingKey,
+  SETTING_KEY_RULE,
+  SETTINGS_MAX,
+  type SettingAbsence,
+  type SettingRecord,
+  type SettingRemoval,
+  type SettingVersion,
+  type StoredValue,
+  versionKey,
+  versionsPrefix,
+} from "../model/settings.ts";
+import { type LeaseId, put, type Reader, remove, type Write } from "../model/store.ts";
+import { settingAbsences, settings, settingVersions } from "../model/tables.ts";
+import { clusterRefusal } from "./cluster-settings.ts";
+
+/** Who writes, and when: milliseconds since the epoch. */
+export interface Author {
+  readonly by: string;
+  readonly now: number;
+}
+
+/** When a value ends: never, when it would have ended anyway, or in so many milliseconds. */
+export type Expiry = "never" | "as before" | { readonly ttlMs: number };
+
+/** Why a write was refused, in a sentence. `lacks-lease` is for whoever runs drafts: grant one and decide again. */
+export type Refusal = {
+  readonly kind: "invalid" | "full" | "conflict" | "lacks-lease";
+  readonly message: string;
+};
+export const refusal = (kind: Refusal["kind"], message: string): Refusal => ({ kind, message });
+
+const NONE: readonly never[] = [];
+const LACKS_LEASE = fail(refusal("lacks-lease", "The write needs a lease."));
+
+export class Draft {
+  readonly state: Reader;
+  readonly #author: Author;
+  /** Granted for this draft, by their time to live; each is hung on one record. */
+  readonly #leases: readonly GrantedLease[];
+  readonly #writes: Write[] = [];
+  // A draft is made for each write, and most need no more than this: the rest is made when it is needed.
+  #used: Set<LeaseId> | undefined;
+  /** Leases of records that this draft replaces. */
+  #released: LeaseId[] | undefined;
+  /** Times to live that no lease was there for. */
+  #lacking: number[] | undefined;
+  /** What this draft made of keys. */
+  #changed: Map<string, SettingVersion> | undefined;
+
+  constructor(state: Reader, author: Author, leases: readonly GrantedLease[] = NONE) {
+    this.state = state;
+    this.#author = author;
+    this.#leases = leases;
+  }
+
+  get writes(): readonly Write[] {
+    return this.#writes;
+  }
+  get lacking(): readonly number[] {
+    return this.#lacking ?? NONE;
+  }
+
+  /** Leases that nothing hangs on once the draft is committed. */
+  idleLeases(): readonly LeaseId[] {
+    const unused = this.#leases.filter(({ lease }) => !this.#used?.has(lease));
+    if (unused.length === 0) return this.#released ?? NONE;
+    return [...(this.#released ?? NONE), ...unused.map(({ lease }) => lease)];
+  }
+
+  get now(): number {
+    return this.#author.now;
+  }
+
+  get(key: string): SettingRecord | undefined {
+    const changed = this.#changed?.get(key);
+    if (changed) return isRemoval(changed) ? undefined : changed;
+    return this.state.get(settings, key);
+  }
+
+  /** Why `set` would refuse this; undefined when it would not. */
+  refusalOf(key: string, value: StoredValue, before = this.get(key)): Refusal | undefined {
+    if (!isSettingKey(key)) return refusal("invalid", SETTING_KEY_RULE);
+    const unfit = clusterRefusal(key, value);
+    if (unfit !== undefined) return refusal("invalid", unfit);
+    if (!before && this.state.count(settings) >= SETTINGS_MAX) {
+      return refusal("full", `There are ${SETTINGS_MAX} settings, and no more are taken.`);
+    }
+    return undefined;
+  }
+
+  /** Writes a value. On a refusal nothing is changed. */
+  set(key: string, value: StoredValue, expiry: Expiry = "never"): Result<SettingRecord, Refusal> {
+    const before = this.get(key);
+    const unfit = this.refusalOf(key, value, before);
+    if (unfit) return fail(unfit);
+    const last = before ?? this.#lastVersion(key);
+    const expires = expiry === "as before" ? before?.expires : this.#expires(expiry);
+    if (expires === "lacking") return LACKS_LEASE;
+    const { now: at, by } = this.#author;
+    const plain = { key, value: value.value, version: (last?.version ?? 0) + 1, at, by };
+    const record: SettingRecord =
+      value.base64 || expires
+        ? { ...plain, ...(value.base64 && { base64: true }), ...(expires && { expires }) }
+        : plain;
+    if (last && isRemoval(last)) this.#writes.push(remove(settingAbsences, key));
+    this.#write(record, before);
+    if (!expires) this.#writes.push(put(settingVersions, record));
+    return ok(record);
+  }
+
+  /** Removes a setting. @returns what it was; undefined when there was none, and nothing is changed */
+  delete(key: string): SettingRecord | undefined {
+    const before = this.get(key);
+    if (!before) return undefined;
+    const { now: at, by } = this.#author;
+    const removal: SettingRemoval = { key, version: before.version + 1, at, by, removed: "deleted" };
+    this.#release(before);
+    this.#changed ??= new Map();
+    this.#changed.set(key, removal);
+    this.#writes.push(remove(settings, key), put(settingVersions, removal), put(settingAbsences, { key, at }));
+    return before;
+  }
+
+  /** Lets a setting end in so many milliseconds, or never. Its version stays. False when there is none, or no change. */
+  expire(key: string, expiry: "never" | { readonly ttlMs: number }): Result<boolean, Refusal> {
+    const before = this.get(key);
+    if (!before || (expiry === "never" && !before.expires)) return ok(false);
+    const made = this.#expires(expiry);
+    if (made === "lacking") return LACKS_LEASE;
+    const { expires: _, ...rest } = before;
+    const record: SettingRecord = { ...rest, ...(made && { expires: made }) };
+    this.#write(record, before);
+    // It is here to stay, so it belongs to the key's past from now on.
+    if (!made) this.#writes.push(put(settingVersions, record));
+    return ok(true);
+  }
+
+  /**
+   * Notes in a key's past that it has expired, if it has one: nobody wrote anything when it did. Nothing happens when the key
+   * is there again, or the past knows.
+   */
+  noteExpiry(before: SettingRecord): void {
+    const { key } = before;
+    const newest = this.#lastVersion(key);
+    if (this.get(key) || !newest || newest.version > before.version) return;
+    const { now: at, by } = this.#author;
+    const removal: SettingRemoval = { key, version: before.version + 1, at, by, removed: "expired" };
+    this.#changed ??= new Map();
+    this.#changed.set(key, removal);
+    this.#writes.push(put(settingVersions, removal), put(settingAbsences, { key, at }));
+  }
+
+  /** Forgets the past of a key that has been gone since `at`. Nothing happens when it was there again meanwhile. */
+  forget({ key, at }: SettingAbsence): void {
+    if (this.get(key) || this.state.get(settingAbsences, key)?.at !== at) return;
+    for (const version of this.state.range(settingVersions, { prefix: versionsPrefix(key) })) {
+      this.#writes.push(remove(settingVersions, versionKey(version)));
+    }
+    this.#writes.push(remove(settingAbsences, key));
+  }
+
+  #write(record: SettingRecord, before: SettingRecord | undefined): void {
+    const { expires } = record;
+    if (before?.expires && before.expires !== expires) this.#release(before);
+    this.#changed ??= new Map();
+    this.#changed.set(record.key, record);
+    this.#writes.push(put(settings, record, expires && { lease: expires.lease }));
+  }
+
+  #release({ expires }: SettingRecord): void {
+    if (!expires) return;
+    this.#released ??= [];
+    this.#released.push(expires.lease);
+  }
+
+  #expires(expiry: "never" | { readonly ttlMs: number }): SettingRecord["expires"] | "lacking" {
+    if (expiry === "never") return undefined;
+    const { ttlMs } = expiry;
+    const free = this.#leases.find((granted) => granted.ttlMs === ttlMs && !this.#used?.has(granted.lease));
+    if (!free) {
+      this.#lacking ??= [];
+      this.#lacking.push(ttlMs);
+      return "lacking";
+    }
+    this.#used ??= new Set();
+    this.#used.add(free.lease);
+    return { at: this.#author.now + ttlMs, lease: free.lease };
+  }
+
+  /** The newest that is remembered of a key that is not there. */
+  #lastVersion(key: string): SettingVersion | undefined {
+    return this.#changed?.get(key) ?? newestVersion(this.state, key);
+  }
+}
+
+export type GrantedLease = { readonly lease: LeaseId; readonly ttlMs: number };
+
+/** Everything that is remembered of a key, newest first. */
+export function versionsOf(state: Reader, key: string): readonly SettingVersion[] {
+  const versions = state.range(settingVersions, { prefix: versionsPrefix(key) });
+  const current = state.get(settings, key);
+  const all = current?.expires ? [...versions.filter(({ version }) => version !== current.version), current] : versions;
+  return all.toSorted((a, b) => b.version - a.version);
+}
+
+export function newestVersion(state: Reader, key: string): SettingVersion | undefined {
+  let newest: SettingVersion | undefined;
+  for (const version of state.range(settingVersions, { prefix: versionsPrefix(key) })) {
+    if (!newest || version.version > newest.version) newest = version;
+  }
+  return newest;
+}

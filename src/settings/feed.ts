@@ -1,0 +1,166 @@
+/**
+ * The one watch that a daemon keeps on its settings. It tells listeners what happened, brings the cluster's own settings into
+ * effect, and writes down what no client could: that a key expired, and that the longest gone are forgotten.
+ */
+import type { Log } from "../lib/log.ts";
+import { ABSENT_KEYS_MAX, isRemoval, type SettingRecord } from "../model/settings.ts";
+import type { Change, Reader, Revision, StoreError } from "../model/store.ts";
+import { settingAbsences, settings as settingsTable } from "../model/tables.ts";
+import { CLUSTER_PREFIX, type ClusterSettings } from "./cluster-settings.ts";
+import { newestVersion } from "./draft.ts";
+import { EVENT_TABLES, eventsOf, type SettingEvent } from "./events.ts";
+import type { Settings } from "./settings.ts";
+
+/** What the daemon itself wrote. */
+const OWN_NAME = "hive";
+/** Some more than are kept, so that not every removal forgets one. */
+const ABSENT_KEYS_SLACK = ABSENT_KEYS_MAX / 10;
+/** Records of a key's past and its mark: a transaction of some hundred operations. */
+const KEYS_AT_ONCE = 50;
+
+export type SettingListener = (events: readonly SettingEvent[]) => void;
+
+export class SettingsFeed {
+  readonly #settings: Settings;
+  readonly #cluster: ClusterSettings;
+  readonly #log: Log;
+  readonly #listeners = new Set<SettingListener>();
+  readonly #stopping = new AbortController();
+  readonly #running: Promise<void>;
+  /** While somebody listens: a state that holds nothing that was not told, to tell the difference after a gap. */
+  #told: Reader | undefined;
+  #expired: SettingRecord[] = [];
+  #tidying: Promise<void> | undefined;
+
+  constructor(parts: { readonly settings: Settings; readonly cluster: ClusterSettings; readonly log: Log }) {
+    this.#settings = parts.settings;
+    this.#cluster = parts.cluster;
+    this.#log = parts.log;
+    this.#running = this.#run();
+    this.#tidy();
+  }
+
+  /**
+   * Calls `listener` with every event from now on, in order and without gaps. Where the store can no longer tell what happened
+   * in between (another state was installed), each key that differs has an event, and some may be told twice.
+   */
+  listen(listener: SettingListener): () => void {
+    this.#listeners.add(listener);
+    this.#told ??= this.#settings.read();
+    return () => {
+      this.#listeners.delete(listener);
+      if (this.#listeners.size === 0) this.#told = undefined;
+    };
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    await this.#running;
+    await this.#tidying;
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stopping;
+    const { store } = this.#settings;
+    let position = store.read().revision;
+    while (!signal.aborted) {
+      this.#cluster.refresh(store.read());
+      let isGap = false;
+      for await (const event of store.watch(EVENT_TABLES, { fromRevision: position, signal })) {
+        isGap = event.kind === "compacted";
+        if (event.kind === "compacted") break;
+        position = event.revision;
+        if (this.#listeners.size > 0 || event.changes.some(concernsDaemon)) {
+          this.#tell(eventsOf(event.revision, event.changes));
+        }
+        if (this.#told && store.read().revision === event.revision) this.#told = store.read();
+      }
+      if (!isGap) return; // stopped, or the store is closed
+      const now = store.read();
+      if (this.#told) this.#tell(differences(this.#told, now));
+      if (this.#told) this.#told = now;
+      position = now.revision;
+    }
+  }
+
+  #tell(events: readonly SettingEvent[]): void {
+    if (events.length === 0) return;
+    let removals = false;
+    const own: string[] = [];
+    for (const { key, event } of events) {
+      if (key.startsWith(CLUSTER_PREFIX)) own.push(key);
+      removals ||= event === "deleted" || event === "expired";
+    }
+    if (own.length > 0) this.#cluster.refresh(this.#settings.read(), own);
+    if (removals) {
+      for (const event of events) if (event.event === "expired") this.#expired.push(event.before);
+      this.#tidy();
+    }
+    for (const listener of this.#listeners) listener(events);
+  }
+
+  /** On one node, as its leader; where that changes meanwhile, done twice is done once. */
+  #tidy(): void {
+    if (this.#settings.store.status().role === "follower") this.#expired = [];
+    else
+      this.#tidying ??= this.#tidyUp().finally(() => {
+        this.#tidying = undefined;
+        // What came after the last look.
+        if (this.#expired.length > 0 && !this.#stopping.signal.aborted) this.#tidy();
+      });
+  }
+
+  async #tidyUp(): Promise<void> {
+    const { signal } = this.#stopping;
+    while (this.#expired.length > 0 && !signal.aborted) {
+      const expired = this.#expired
+        .splice(0, KEYS_AT_ONCE)
+        .filter(({ key }) => newestVersion(this.#settings.read(), key));
+      if (expired.length === 0) continue;
+      const done = await this.#settings.write(OWN_NAME, (draft) => {
+        for (const before of expired) draft.noteExpiry(before);
+      });
+      if (!done.ok) return this.#failed(done.error);
+    }
+    const state = this.#settings.read();
+    const surplus = state.count(settingAbsences) - ABSENT_KEYS_MAX;
+    if (surplus < ABSENT_KEYS_SLACK) return;
+    const oldest = state.all(settingAbsences).toSorted((a, b) => a.at - b.at);
+    for (let at = 0; at < surplus && !signal.aborted; at += KEYS_AT_ONCE) {
+      const forgotten = oldest.slice(at, Math.min(at + KEYS_AT_ONCE, surplus));
+      const done = await this.#settings.write(OWN_NAME, (draft) => {
+        for (const absence of forgotten) draft.forget(absence);
+      });
+      if (!done.ok) return this.#failed(done.error);
+    }
+  }
+
+  #failed(error: StoreError): void {
+    this.#expired = [];
+    if (error.reason !== "closed") this.#log.warn("settings.not-tidied", { reason: error.message });
+  }
+}
+
+/** What the daemon itself has to know of: its own settings, and what is gone. Most writes are neither. */
+const concernsDaemon = ({ table, key, after }: Change): boolean =>
+  table.name === settingsTable.name && (after === undefined || key.startsWith(CLUSTER_PREFIX));
+
+/** What turns the settings of one state into those of another, as events of the later one. */
+export function differences(before: Reader, after: Reader): readonly SettingEvent[] {
+  const revision: Revision = after.revision;
+  const events: SettingEvent[] = [];
+  for (const setting of after.all(settingsTable)) {
+    const { key } = setting;
+    const known = before.get(settingsTable, key);
+    if (known === setting || (known && JSON.stringify(known) === JSON.stringify(setting))) continue;
+    events.push({ revision, key, event: "set", setting });
+  }
+  for (const known of before.all(settingsTable)) {
+    const { key } = known;
+    if (after.get(settingsTable, key)) continue;
+    const newest = newestVersion(after, key);
+    const deleted = newest !== undefined && isRemoval(newest) && newest.removed === "deleted";
+    events.push({ revision, key, event: deleted ? "deleted" : "expired", before: known });
+  }
+  return events;
+}
