@@ -28,6 +28,11 @@ export class Persister {
     this.#options = options;
   }
 
+  /** Whether a write is under way. */
+  get isBusy(): boolean {
+    return this.#working !== undefined;
+  }
+
   add(orders: readonly Persist[]): void {
     if (orders.length === 0) return;
     this.#waiting.push(...orders);

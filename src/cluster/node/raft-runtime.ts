@@ -6,7 +6,7 @@
  *   1. `send` goes out: a leader's entries travel while it writes them itself (thesis 10.2.1)
  *   2. `persist` joins the orders that wait for the disk; what hangs on them goes out when they are durable
  *   3. what is committed is applied, in bounded batches, and the state machine is told who leads
- * The way of one command on a cluster of one: `propose` – a microtask, so that callers of the same turn share an entry batch –
+ * The way of one command on a cluster of one: `propose` – a microtask, so that callers of the same turn share an append –
  * step – one write, one sync – step – `apply`. Nothing else is awaited in between.
  *
  * Whoever opened the storage and the transport closes them, after this.
@@ -272,11 +272,17 @@ export class RaftRuntime implements Consensus {
     if (this.#proposals?.term !== term) {
       this.#flushProposals();
       this.#proposals = { term, commands: [] };
-      queueMicrotask(() => this.#flushProposals());
+      queueMicrotask(() => {
+        if (!this.#persister.isBusy) this.#flushProposals();
+      });
     }
     this.#proposals!.commands.push(...commands);
   }
 
+  /**
+   * What was proposed goes to the core at once when the disk is idle, and otherwise together, when the write that is under
+   * way ends: it would have to wait for that anyway, and many small messages to each peer cost more than one.
+   */
   #flushProposals(): void {
     const proposals = this.#proposals;
     this.#proposals = undefined;
@@ -507,6 +513,7 @@ export class RaftRuntime implements Consensus {
       for (const message of send) transport.send(message.to, { type: "raft", message });
     }
     this.#take({ type: "persisted", order: orders.at(-1)!.order });
+    this.#flushProposals();
   }
 
   #onRefused({ order }: Persist, error: LogError): void {
@@ -518,6 +525,7 @@ export class RaftRuntime implements Consensus {
     if (this.#full === undefined) this.#options.log.error("raft.disk_full", { message: error.message });
     this.#full = `${error.message} Free some; writes are then accepted again.`;
     this.#take({ type: "persist-refused", order });
+    this.#flushProposals();
   }
 
   /** This node decides nothing more: it neither writes, applies, votes nor leads until it is opened anew. */
