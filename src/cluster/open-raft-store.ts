@@ -139,6 +139,7 @@ async function open(options: RaftStoreOptions, schema: Schema, lock: Lock): Prom
   };
   const begun = await begin(options, { id, configuration, hasPeers, restored, storage, entries });
   if (!begun.ok) return close(begun);
+  if (!cluster && !isOnly(id, begun.value.configuration)) return close(fail(ofACluster(directory)));
   const replayed = replay(directory, schema, begun.value.isAlone, restored, begun.value.entries, options);
   if (!replayed.ok) return close(replayed);
   const noted = await noteTermAndIdentity(options, storage, identity.value ? undefined : id);
@@ -172,7 +173,7 @@ async function open(options: RaftStoreOptions, schema: Schema, lock: Lock): Prom
         path: restored.path,
         bytes: restored.bytes,
       },
-      olderSnapshots: begun.value.isStartedOver ? [] : older,
+      olderSnapshots: older,
       configuration,
       entries: begun.value.entries,
       recoverThrough: recoverThroughOf(storage),
@@ -271,7 +272,6 @@ async function begin(
   Result<
     {
       readonly entries: readonly Entry[];
-      readonly isStartedOver: boolean;
       readonly isAlone: boolean;
       readonly configuration: Configuration;
     },
@@ -289,15 +289,13 @@ async function begin(
     // The snapshot came from a leader, and the crash before the log was begun anew.
     log.info("store.log_restarted", { directory, index, term, lastIndex: storage.lastIndex });
     const restarted = await storage.restartAfter(index, term);
-    return restarted.ok
-      ? ok({ entries: [], isStartedOver: true, isAlone: false, configuration })
-      : fail(asStoreError(restarted.error));
+    return restarted.ok ? ok({ entries: [], isAlone: false, configuration }) : fail(asStoreError(restarted.error));
   }
   const later = entries
     .filter((entry) => entry.index > index && kindOf(entry) === "configuration")
     .map(({ data }) => decodeConfiguration(data));
   const isAlone = storage.damage === undefined && [configuration, ...later].every((each) => isOnly(id, each));
-  return ok({ entries, isStartedOver: false, isAlone, configuration: later.at(-1) ?? configuration });
+  return ok({ entries, isAlone, configuration: later.at(-1) ?? configuration });
 }
 
 function recoverThroughOf({ damage }: SegmentLog): number | "lost" | undefined {
@@ -394,6 +392,11 @@ const gap = (directory: string, what: string): StoreError =>
   storeError(
     "corrupt",
     `The store in ${directory} has lost files: ${what}. Nothing was changed. If this node has peers, move the directory away and let it join again; if it is alone, restore the directory from a backup.`,
+  );
+const ofACluster = (directory: string): StoreError =>
+  storeError(
+    "failed",
+    `The store in ${directory} belongs to a node of a larger cluster. Nothing was changed. Start it with that cluster's settings.`,
   );
 const newerRecords = (directory: string, what: string): StoreError =>
   storeError("newer", `The store in ${directory} was written by a later version of Hive: ${what}. Start that version.`);

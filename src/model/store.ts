@@ -12,7 +12,7 @@
  *     return found ? ok({ writes: [put(instances, { ...found, power: "off" })], value: found }) : fail(notFound(id));
  *   });
  *
- * What implements it is `cluster/` (an embedded log today, Raft or etcd behind the same contract).
+ * What implements it is `cluster/`: a Raft cluster, of one node or several, or etcd behind the same contract.
  */
 import { assert } from "../lib/assert.ts";
 import type { Result } from "../lib/result.ts";
@@ -166,7 +166,8 @@ export function changesOf<R extends object>(changes: readonly Change[], table: T
  *   too-large    a key, a record or a transaction above its limit
  *   busy         too many transactions wait, or this one met conflicts more often than it may retry
  *   no-lease     the lease does not exist, or no longer
- *   unavailable  no leader or no quorum can be reached
+ *   unavailable  no leader or no quorum can be reached. The message says whether the transaction was not made, or whether its
+ *                outcome is unknown: it may have been made, or may be yet
  *   closed       the store was closed
  * and at opening:
  *   locked       another process holds the directory (its pid is in the message)

@@ -37,7 +37,8 @@ export function sealPut(
   assert(!key.includes("\0"), "a key holds no NUL");
   assertPlain(value, "record");
   const text = JSON.stringify(value);
-  if (text.length > RECORD_BYTES_MAX || Buffer.byteLength(text) > RECORD_BYTES_MAX) {
+  // At most three bytes a character.
+  if (text.length * 3 > RECORD_BYTES_MAX && Buffer.byteLength(text) > RECORD_BYTES_MAX) {
     return fail(tooLarge(`The record ${key} is larger than ${RECORD_BYTES_MAX} bytes.`));
   }
   const put = { kind: "put", key, value: deepFreeze(JSON.parse(text)), format } as const;

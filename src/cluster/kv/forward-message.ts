@@ -25,7 +25,7 @@ import { KEY_LENGTH_MAX, type LeaseId, RECORD_BYTES_MAX, type StoreError } from 
 import type { Index, Term } from "../raft/types.ts";
 import type { SealedOperation } from "./command.ts";
 import { NewerFormat, type Schema, spaceOfKey, upgrade } from "./schema.ts";
-import type { SessionId } from "./sessions.ts";
+import { SESSION_WINDOW, type SessionId } from "./sessions.ts";
 import type { Compare } from "./view.ts";
 
 export type Transaction =
@@ -54,6 +54,8 @@ export type Answer =
 
 /** Below the largest frame between nodes, with room for what is around it. */
 export const REQUEST_BYTES_MAX = 15 * 1024 * 1024;
+/** What one transaction may look at: more than a decision on single keys ever needs; ranges are one compare each. */
+export const COMPARES_MAX = 100_000;
 export const LEASE_MS_MAX = 365 * 24 * 3600 * 1000;
 const VERSION = 1;
 
@@ -149,6 +151,7 @@ export const parseRequest = (schema: Schema, bytes: Uint8Array): Result<Request,
     check(isCount(term), "it names no term");
     if (kind === "register") return { kind, term };
     check(kind === "do" && isCount(session) && isCount(low) && Array.isArray(items), "it is not known");
+    check(items.length <= SESSION_WINDOW, "it has too many items");
     const numbers = new Set<number>();
     return {
       kind,
@@ -166,6 +169,7 @@ export const parseRequest = (schema: Schema, bytes: Uint8Array): Result<Request,
 function readTransaction(schema: Schema, [, what, first, second]: unknown[]): Transaction {
   if (what === "w") {
     check(Array.isArray(first) && Array.isArray(second), "a write has compares and operations");
+    check(first.length <= COMPARES_MAX, "it has too many compares");
     const operations = second.map((row: unknown) => readOperation(schema, row));
     check(
       new Set(operations.map(({ operation }) => operation.key)).size === operations.length,

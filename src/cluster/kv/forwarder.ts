@@ -13,6 +13,7 @@ import type { StoreError } from "../../model/store.ts";
 import type { ConsensusError } from "../consensus.ts";
 import type { Index, PeerId, Term } from "../raft/types.ts";
 import {
+  COMPARES_MAX,
   encodeDo,
   encodeRegister,
   encodeTransaction,
@@ -99,10 +100,12 @@ export class Forwarder {
     const refusal = this.#ports.refusal();
     if (refusal) return Promise.resolve(fail(refusal));
     if (this.#calls >= PENDING_MAX || this.#bytes >= PENDING_BYTES_MAX) return Promise.resolve(fail(busy));
+    if (transaction.kind === "write" && transaction.compares.length > COMPARES_MAX)
+      return Promise.resolve(fail(tooLarge));
     const text = encodeTransaction(this.#ports.schema, transaction);
+    // At most three bytes a character.
     if (text.length > REQUEST_BYTES_MAX / 3 && Buffer.byteLength(text) > REQUEST_BYTES_MAX - 1024) {
-      const message = `A transaction that looked at so much, or writes so much, can't be sent to the leader (${text.length} characters).`;
-      return Promise.resolve(fail(storeError("too-large", message)));
+      return Promise.resolve(fail(tooLarge));
     }
     this.#calls++;
     this.#bytes += text.length;
@@ -240,7 +243,7 @@ export class Forwarder {
     for (const { call, committed } of decided) {
       if (isShown) this.#finish(call, ok({ committed }));
       else if (committed) this.#finish(call, fail(notShown(index)));
-      else this.#finish(call, fail(storeError("unavailable", "This node lags too far behind the leader to decide.")));
+      else this.#finish(call, fail(lagging));
     }
   }
 
@@ -288,7 +291,8 @@ export class Forwarder {
     const isLate = (call: Call) => now - call.startedAt >= ms;
     const late = this.#queue.filter(isLate);
     this.#queue = this.#queue.filter((call) => !isLate(call));
-    for (const call of late) this.#finish(call, fail(call.isSent ? unknown(error.message) : error));
+    const why = error.reason === "unavailable" ? "no leader answered" : error.message;
+    for (const call of late) this.#finish(call, fail(call.isSent ? unknown(why) : error));
   }
 
   #refuseQueue(error: StoreError): void {
@@ -312,8 +316,16 @@ export class Forwarder {
 
 const sameLeader = (a: Leader | undefined, b: Leader | undefined): boolean => a?.id === b?.id && a?.term === b?.term;
 
+const tooLarge = storeError(
+  "too-large",
+  "A transaction that looked at so much, or writes so much, can't be sent to the leader.",
+);
 const unknown = (why: string): StoreError =>
   storeError("unavailable", `Outcome unknown: whether the transaction was made can't be said, as ${lowerFirst(why)}.`);
+const lagging = storeError(
+  "unavailable",
+  "The transaction was not made: another came between, and this node lags too far behind to decide anew.",
+);
 const notShown = (index: Index): StoreError =>
   storeError(
     "unavailable",

@@ -10,7 +10,7 @@ export type KeyDecision<T> = { readonly operations: readonly SealedOperation[]; 
 
 /**
  * A key/value store in the manner of etcd v3, under the typed tables: revisions, transactions with compares, watches,
- * leases. Implemented by the embedded log, and to be by Raft and by etcd. The state is held in memory on every node.
+ * leases. Implemented by Raft and by etcd. The state is held in memory on every node.
  */
 export interface KeyValueStore {
   /** Everything that is committed and applied here. `View` reads it. */

@@ -281,8 +281,16 @@ test("what a lost leader proposed is committed if it still comes back, and decid
   await settle();
   expect(raised.slice(0, 3).map(({ value }) => value)).toEqual([ok(1), ok(2), undefined]);
   // The next leader's first entry: the other three are lost, and go on as a follower's do. Then this node leads again.
+  const asked: PeerId[] = [];
+  hand.remote = async (to) => {
+    asked.push(to);
+    return fail({ reason: "unavailable", message: "no answer" });
+  };
+  await settle();
+  expect(asked).toEqual([]);
   hand.apply(2, new Uint8Array(0));
   await settle();
+  expect(asked).toEqual(["you"]);
   hand.lead(3);
   await hand.clock.advance(100);
   // Each was decided on its own; all but the first of a round are in conflict, and are decided anew.
@@ -395,6 +403,26 @@ test("a disk that is full, of a node that is alone, refuses what was pending and
   hand.commit();
   await settle();
   expect(patient.value).toEqual(ok(1));
+});
+
+test("what was durable before the disk was full is committed, though it is applied after the office was lost", async () => {
+  const hand = new Hand(["me"]);
+  hand.lead(1);
+  const raised = Array.from({ length: 3 }, () => hand.raise("a"));
+  await settle();
+  hand.health = "full";
+  const status = hand.status();
+  hand.status = () => ({ ...status, role: "follower", leader: undefined, health: "full", commitIndex: hand.index + 2 });
+  hand.follow(undefined, 1);
+  const [first, second] = hand.proposed.splice(0);
+  hand.apply(1, first!.data);
+  await settle();
+  expect(raised.map(({ value }) => value)).toEqual([ok(1), undefined, undefined]);
+  hand.status = () => ({ ...status, role: "follower", leader: undefined, health: "full", commitIndex: hand.index });
+  hand.apply(1, second!.data);
+  await settle();
+  expect(raised[1]!.value).toEqual(ok(2));
+  expect(raised[2]!.value).toMatchObject({ ok: false, error: { reason: "full" } });
 });
 
 test("a disk that failed ends what was pending with that, and everything after it at once", async () => {
@@ -692,6 +720,7 @@ test("without a leader a transaction is not made, and with one that is silent no
   const silent = follower.raise("a");
   await follower.clock.advance(8000);
   expect(JSON.stringify(silent.value)).toContain("Outcome unknown");
+  expect(JSON.stringify(silent.value)).not.toContain("not made");
   follower.follow(undefined, 2);
   const none = follower.raise("a");
   await follower.clock.advance(6000);

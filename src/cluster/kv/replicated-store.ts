@@ -49,7 +49,7 @@ import { proposeOptimistically } from "./optimistic.ts";
 import { Progress } from "./progress.ts";
 import { advance, type Logged } from "./replicated.ts";
 import type { Schema } from "./schema.ts";
-import { Sequencer } from "./sequencer.ts";
+import { Sequencer, type Settle } from "./sequencer.ts";
 import { lookUp, type SessionId, type SessionTag } from "./sessions.ts";
 import { checkSnapshot, readSnapshot, snapshotName, writeSnapshot } from "./snapshot-file.ts";
 import type { Command, Operation, State } from "./state.ts";
@@ -101,6 +101,8 @@ export class ReplicatedStore implements KeyValueStore, StateMachine {
   readonly #leases: LeaseKeeper;
   /** As leader of this term: what is known of those who forward, beyond what their sessions say. */
   #clients = new Map<SessionId, Client>();
+  /** What was proposed and is not in the log up to here never will be. */
+  #refusedAfter: { readonly index: Index; readonly error: StoreError } | undefined;
   #consensus: Consensus | undefined;
   #release: () => Promise<void> = async () => {};
   #snapshotRevision: Revision;
@@ -242,7 +244,7 @@ export class ReplicatedStore implements KeyValueStore, StateMachine {
     this.#forwarder.close();
     if (this.#sequencer.isLeading) {
       // What is being written is waited for, as long as anyone would wait.
-      await new Promise<void>((resolve) => this.#sequencer.waitForAll(() => resolve(), 0));
+      await new Promise<void>((resolve) => this.#waitForAll(() => resolve()));
     }
     await this.#running.close();
     this.#sequencer.fail(outcomeUnknown);
@@ -322,7 +324,7 @@ export class ReplicatedStore implements KeyValueStore, StateMachine {
     done: Done,
   ): void {
     if (holds(this.#sequencer.tentative.state, compares)) this.#write(operations, tag, done);
-    else this.#sequencer.waitForAll((problem, index) => done(problem ?? "conflict", index), this.#ledger.index);
+    else this.#waitForAll((problem, index) => done(problem ?? "conflict", index));
   }
 
   #write(sealed: readonly SealedOperation[], tag: SessionTag | undefined, done: Done): void {
@@ -360,8 +362,14 @@ export class ReplicatedStore implements KeyValueStore, StateMachine {
     }
   }
 
-  #submit(logged: Logged, bytes: Uint8Array, done: Done): void {
-    this.#sequencer.submit(logged, bytes, done, logged.kind === "command" && logged.tag !== undefined);
+  #submit(logged: Logged, bytes: Uint8Array, settle: Settle): void {
+    this.#sequencer.submit(logged, bytes, settle, logged.kind === "command" && logged.tag !== undefined);
+    if (!this.#isWatching) void this.#watchPending();
+  }
+
+  /** Once everything that the tentative state holds is applied. */
+  #waitForAll(settle: Settle): void {
+    this.#sequencer.waitForAll(settle, this.#ledger.index);
     if (!this.#isWatching) void this.#watchPending();
   }
 
@@ -369,7 +377,7 @@ export class ReplicatedStore implements KeyValueStore, StateMachine {
   #answer(problem: StoreError | undefined, done: Done): void {
     const { term } = this.#sequencer;
     const isStillLed = this.#decidesAlone() ? undefined : this.#running.readIndex();
-    this.#sequencer.waitForAll((trouble, index) => {
+    this.#waitForAll((trouble, index) => {
       if (trouble || !isStillLed) done(trouble ?? problem, index);
       else {
         void isStillLed.then(({ ok }) => {
@@ -377,7 +385,7 @@ export class ReplicatedStore implements KeyValueStore, StateMachine {
           done(isConfirmed ? problem : "dropped", index);
         });
       }
-    }, this.#ledger.index);
+    });
   }
 
   /** Runs while anybody waits. */
@@ -415,6 +423,7 @@ export class ReplicatedStore implements KeyValueStore, StateMachine {
       if (kindOf(entry) === "command") this.#applyCommand(entry);
       else this.#ledger.add(entry);
     }
+    this.#failRefused();
     this.#progress.reached(this.#ledger.index);
   }
 
@@ -437,6 +446,7 @@ export class ReplicatedStore implements KeyValueStore, StateMachine {
 
   gainedLeadership(term: Term): void {
     this.#clients.clear();
+    this.#refusedAfter = undefined;
     this.#sequencer.begin(term, this.#ledger.now);
     // Nobody knows what time they have left: each gets all of it.
     for (const [lease, ttlMs] of this.state().leases) this.#leases.renew(lease, ttlMs);
@@ -445,15 +455,24 @@ export class ReplicatedStore implements KeyValueStore, StateMachine {
   }
 
   lostLeadership(): void {
-    const { health, message = "The disk failed.", configuration } = this.#running.status();
+    const { health, message = "The disk failed.", configuration, commitIndex } = this.#running.status();
     this.#leases.close();
     this.#clients.clear();
-    // A disk that refused for want of space has nothing of what is pending, and no one else matters.
-    if (health === "full" && this.#isAlone(configuration)) this.#sequencer.fail(storeError("full", message));
+    // A disk that refused for want of space has nothing of what it did not make durable, and no one else matters.
+    if (health === "full" && this.#isAlone(configuration)) {
+      this.#refusedAfter = { index: commitIndex, error: storeError("full", message) };
+      this.#failRefused();
+    }
     this.#sequencer.lose();
     // Nothing more is applied here.
     if (health === "failed" || health === "lost") this.#sequencer.fail(storeError("failed", message));
     this.#forwarder.wake();
+  }
+
+  #failRefused(): void {
+    if (!this.#refusedAfter || this.#refusedAfter.index > this.#ledger.index) return;
+    this.#sequencer.fail(this.#refusedAfter.error);
+    this.#refusedAfter = undefined;
   }
 
   leaderChanged(): void {
@@ -565,10 +584,7 @@ export class ReplicatedStore implements KeyValueStore, StateMachine {
         return;
       }
       if (known !== undefined) {
-        this.#sequencer.waitForAll(
-          (problem, index) => settle(problem ? "unresolved" : known, index),
-          this.#ledger.index,
-        );
+        this.#waitForAll((problem, index) => settle(problem ? "unresolved" : known, index));
         return;
       }
       unwritten.set(number, "unresolved");

@@ -52,14 +52,8 @@ export function typedStore(kv: KeyValueStore, schema: Schema): Store {
 }
 
 function seal(schema: Schema, writes: readonly Write[]): Result<SealedOperation[], StoreError> {
-  // One operation a key: the last one wins.
-  const byKey = new Map<string, Write>();
-  for (const write of writes) {
-    assert(write.key !== "", "a key is not empty");
-    byKey.set(spaceOf(schema, write.table).prefix + write.key, write);
-  }
   const sealed: SealedOperation[] = [];
-  for (const [key, write] of byKey) {
+  for (const [key, write] of lastOfEachKey(schema, writes)) {
     if (write.kind === "remove") {
       sealed.push(sealRemove(key));
       continue;
@@ -69,6 +63,18 @@ function seal(schema: Schema, writes: readonly Write[]): Result<SealedOperation[
     sealed.push(put.value);
   }
   return ok(sealed);
+}
+
+/** One operation a key: the last one wins. */
+function lastOfEachKey(schema: Schema, writes: readonly Write[]): Iterable<[key: string, write: Write]> {
+  const keyOf = (write: Write): string => {
+    assert(write.key !== "", "a key is not empty");
+    return spaceOf(schema, write.table).prefix + write.key;
+  };
+  if (writes.length === 1) return [[keyOf(writes[0]!), writes[0]!]];
+  const byKey = new Map<string, Write>();
+  for (const write of writes) byKey.set(keyOf(write), write);
+  return byKey;
 }
 
 async function* typedEvents(
