@@ -1,6 +1,7 @@
 /**
  * Commands as bytes in the log: JSON in UTF-8, an array whose first element says what it is.
- *   ["w", [operation, …], tag?]      a write; an operation is ["p", key, format, lease | null, value] or ["r", key]
+ *   ["w", [operation, …], tag?]      a write; an operation is ["p", key, format, lease | null, value], ["r", key], or
+ *                                    ["=", key, format, lease | null]: a put of the same value as the one right before
  *   ["g", lease, ttlMs, tag?]        grants a lease
  *   ["x", lease, tag?]               ends a lease
  *   ["s"]                            registers a session
@@ -16,14 +17,14 @@ import { type Schema, spaceOfKey, upgrade } from "./schema.ts";
 import type { SessionTag } from "./sessions.ts";
 import type { Command, Operation } from "./state.ts";
 
-/** An operation with its text, so that a value is turned into JSON once. */
-export type SealedOperation = { readonly operation: Operation; readonly text: string };
+/** An operation with its text and, of a put, its value's: so that a value is turned into JSON once. */
+export type SealedOperation = { readonly operation: Operation; readonly text: string; readonly valueText?: string };
 
 const tooLarge = (message: string): StoreError => ({ kind: "store", reason: "too-large", message });
 
 /**
  * Takes a record into the store: what is kept is what its JSON says, frozen, and shared with nobody. So the state in
- * memory is at all times the state that a recovery would read.
+ * memory is at all times the state that a recovery would read. `same`: a put of the same object, whose work is not done again.
  * @throws BrokenInvariant for a key with NUL, or a value that JSON does not give back (a Date, NaN, a Map …)
  */
 export function sealPut(
@@ -31,20 +32,31 @@ export function sealPut(
   value: object,
   format: number,
   lease: LeaseId | undefined,
+  same?: SealedOperation,
 ): Result<SealedOperation, StoreError> {
   if (key.length > KEY_LENGTH_MAX)
     return fail(tooLarge(`A key has ${key.length} characters, at most ${KEY_LENGTH_MAX} fit.`));
   assert(!key.includes("\0"), "a key holds no NUL");
-  assertPlain(value, "record");
-  const text = JSON.stringify(value);
-  // At most three bytes a character.
-  if (text.length * 3 > RECORD_BYTES_MAX && Buffer.byteLength(text) > RECORD_BYTES_MAX) {
-    return fail(tooLarge(`The record ${key} is larger than ${RECORD_BYTES_MAX} bytes.`));
+  let kept: object;
+  let valueText = same?.valueText;
+  if (same?.operation.kind === "put" && valueText !== undefined) {
+    kept = same.operation.value;
+  } else {
+    assertPlain(value, "record");
+    valueText = JSON.stringify(value);
+    // At most three bytes a character.
+    if (valueText.length * 3 > RECORD_BYTES_MAX && Buffer.byteLength(valueText) > RECORD_BYTES_MAX) {
+      return fail(tooLarge(`The record ${key} is larger than ${RECORD_BYTES_MAX} bytes.`));
+    }
+    kept = deepFreeze(JSON.parse(valueText));
   }
-  const put = { kind: "put", key, value: deepFreeze(JSON.parse(text)), format } as const;
+  const put = { kind: "put", key, value: kept, format } as const;
   const operation: Operation = lease === undefined ? put : { ...put, lease };
-  return ok({ operation, text: `["p",${JSON.stringify(key)},${format},${lease ? `"${lease}"` : null},${text}]` });
+  return ok({ operation, valueText, text: `["p",${headOf(key, format, lease)},${valueText}]` });
 }
+
+const headOf = (key: string, format: number, lease: LeaseId | undefined): string =>
+  `${JSON.stringify(key)},${format},${lease ? `"${lease}"` : null}`;
 
 export function sealRemove(key: string): SealedOperation {
   return { operation: { kind: "remove", key }, text: JSON.stringify(["r", key]) };
@@ -52,8 +64,15 @@ export function sealRemove(key: string): SealedOperation {
 
 export function encodeWrites(operations: readonly SealedOperation[], tag?: SessionTag): Uint8Array {
   let text = '["w",[';
-  for (let i = 0; i < operations.length; i++) text += i === 0 ? operations[i]!.text : `,${operations[i]!.text}`;
+  for (let i = 0; i < operations.length; i++) text += i === 0 ? operations[i]!.text : `,${textAfter(operations, i)}`;
   return encoder.encode(`${text}]${textOf(tag)}]`);
+}
+
+function textAfter(operations: readonly SealedOperation[], at: number): string {
+  const { operation, text } = operations[at]!;
+  const before = operations[at - 1]!.operation;
+  const isSame = operation.kind === "put" && before.kind === "put" && operation.value === before.value;
+  return isSame ? `["=",${headOf(operation.key, operation.format, operation.lease)}]` : text;
 }
 
 export const encodeGrant = (lease: LeaseId, ttlMs: number, tag?: SessionTag): Uint8Array =>
@@ -73,7 +92,11 @@ export function decodeCommand(schema: Schema, bytes: Uint8Array): Logged {
   const parsed = JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString()) as unknown[];
   switch (parsed[0]) {
     case "w": {
-      const operations = (parsed[1] as unknown[][]).map((row) => decodeOperation(schema, row));
+      const rows = parsed[1] as unknown[][];
+      const operations = rows.map((row, at) => {
+        if (row[0] === "=") row[4] = rows[at - 1]?.[4];
+        return decodeOperation(schema, row);
+      });
       return logged({ kind: "write", operations }, parsed[2]);
     }
     case "g":
@@ -97,7 +120,7 @@ function logged(command: Command, tag: unknown): Logged {
 function decodeOperation(schema: Schema, row: unknown[]): Operation {
   const key = row[1] as string;
   if (row[0] === "r") return { kind: "remove", key };
-  assert(row[0] === "p", "an operation puts or removes");
+  assert(row[0] === "p" || (row[0] === "=" && row[4]), "an operation puts or removes");
   const upgraded = upgrade(spaceOfKey(schema, key), row[2] as number, row[4] as object);
   const lease = row[3] as LeaseId | null;
   return { kind: "put", key, format: upgraded.format, value: deepFreeze(upgraded.value), ...(lease && { lease }) };

@@ -53,13 +53,16 @@ export function typedStore(kv: KeyValueStore, schema: Schema): Store {
 
 function seal(schema: Schema, writes: readonly Write[]): Result<SealedOperation[], StoreError> {
   const sealed: SealedOperation[] = [];
+  let before: { readonly record: object; readonly sealed: SealedOperation } | undefined;
   for (const [key, write] of lastOfEachKey(schema, writes)) {
     if (write.kind === "remove") {
       sealed.push(sealRemove(key));
       continue;
     }
-    const put = sealPut(key, write.record, write.table.version, write.lease);
+    const same = before?.record === write.record ? before.sealed : undefined;
+    const put = sealPut(key, write.record, write.table.version, write.lease, same);
     if (!put.ok) return fail(put.error);
+    before = { record: write.record, sealed: put.value };
     sealed.push(put.value);
   }
   return ok(sealed);
