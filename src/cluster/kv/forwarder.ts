@@ -51,6 +51,8 @@ export const FORWARD_MS_MAX = 5000;
 const REQUEST_MS = 1500;
 /** Before the same leader is asked again, or it is looked for one. */
 const RETRY_MS = 50;
+/** … and how long at first: a leader that was just elected is ready within a round trip or two. */
+const RETRY_MS_FIRST = 2;
 /** While so many requests are out, what comes is gathered into the next. */
 const REQUESTS_MAX = 4;
 /** What one request carries, beyond its first transaction. */
@@ -85,7 +87,9 @@ export class Forwarder {
   #isPumping = false;
   /** The leader that failed to answer, and when to ask it again. */
   #pause: { readonly leader: Leader | undefined; readonly until: number } | undefined;
+  #retryMs = RETRY_MS_FIRST;
   #timer: AbortController | undefined;
+  #wakesAt = 0;
 
   constructor(ports: ForwarderPorts) {
     this.#ports = ports;
@@ -237,6 +241,7 @@ export class Forwarder {
       this.#again(again);
     }
     if (decided.length === 0) return;
+    this.#retryMs = RETRY_MS_FIRST;
     this.wake();
     // Every node shows its own writes, and a conflict only once it shows what it is with.
     const isShown = await this.#ports.untilApplied(index, FORWARD_MS_MAX);
@@ -270,17 +275,23 @@ export class Forwarder {
   }
 
   #pauseFor(leader: Leader): void {
-    this.#pause = { leader, until: this.#ports.clock.monotonicMs() + RETRY_MS };
+    this.#pause = { leader, until: this.#ports.clock.monotonicMs() + this.#retryMs };
+    this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MS);
   }
 
   #wakeLater(): void {
-    if (this.#timer) return;
-    const ms = Math.min(RETRY_MS, this.#ports.withoutLeader().ms / 3);
+    const now = this.#ports.clock.monotonicMs();
+    const pause = (this.#pause?.until ?? Number.POSITIVE_INFINITY) - now;
+    const ms = Math.max(RETRY_MS_FIRST / 2, Math.min(RETRY_MS, pause, this.#ports.withoutLeader().ms / 3));
+    if (this.#timer && this.#wakesAt <= now + ms) return;
+    this.#timer?.abort();
     const timer = new AbortController();
     this.#timer = timer;
+    this.#wakesAt = now + ms;
     void this.#ports.clock.sleep(ms, timer.signal).then(() => {
+      if (timer.signal.aborted) return;
       this.#timer = undefined;
-      if (!timer.signal.aborted) this.wake();
+      this.wake();
     });
   }
 

@@ -46,8 +46,8 @@ export const realDisk: Disk = {
 
 /**
  * @param durable a second descriptor of the file, with O_DSYNC: a write that is durable costs one visit to the thread pool.
- * In place, at 1 KiB and 64 KiB: 5,350 and 5,100/s; write, then fdatasync: 4,750 and 4,700; the write in this thread, only
- * fdatasync in the pool: 5,200 and 5,400, but a disk that stalls may then stop the event loop. In-thread both: 7,500 and 6,300.
+ * In place, at 1 KiB and 64 KiB: 5,300 and 5,100/s; write, then fdatasync: 4,900 and 4,700; the write in this thread, only
+ * fdatasync in the pool: 5,300 both, but a disk that stalls may then stop the event loop. In-thread both: 7,500 and 6,400.
  */
 function fileOn(fd: number, durable: number | undefined): DiskFile {
   return {
