@@ -2,8 +2,8 @@
 import { fail, ok, type Result } from "../../lib/result.ts";
 import { FACT_VALUE_BYTES_MAX, FACTS_BYTES_MAX, FACTS_MAX, STALL_FACT } from "./types.ts";
 
-/** Ids and names of facts. */
-export const isName = (text: string): boolean => /^[A-Za-z0-9._-]{1,64}$/.test(text);
+/** Ids and names of facts: NAME_BYTES_MAX at most, and nothing that an object might take for its own. */
+export const isName = (text: string): boolean => /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(text);
 
 /** `ip:port`, as far as letters go: whoever sends there finds out whether it is one. */
 export const isAddress = (text: string): boolean =>

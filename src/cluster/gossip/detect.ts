@@ -1,4 +1,5 @@
 /** SWIM's failure detector: probes, probes by proxy, and suspicions that end in a verdict. */
+import { present } from "../../lib/assert.ts";
 import { jittered, shuffled } from "./chance.ts";
 import { type Draft, nextSeq, send, setMember, somePeers, spread } from "./draft.ts";
 import { findMember, isPresent, type Member, makeMember, positionOf } from "./members.ts";
@@ -133,8 +134,7 @@ export function relayDue(d: Draft, relay: Relay): void {
 
 /** A witness asks its suspect again, the accusation in the ping; at the end of its time the suspect is dead. */
 export function suspicionDue(d: Draft, suspicion: Suspicion): void {
-  const member = findMember(d.members, suspicion.id);
-  if (!member) return;
+  const member = present(findMember(d.members, suspicion.id), "a suspicion is about a member");
   if (suspicion.deadAt <= d.now) {
     const dead = makeMember({ ...member, status: "dead", since: d.now });
     setMember(d, dead, member);

@@ -106,8 +106,11 @@ export function send(
   const receiver = id === undefined ? undefined : findMember(d.members, id);
   if (receiver && receiver.status !== "alive" && !rumors.some((rumor) => rumor.id === id)) {
     const accusation = held(d, receiver, []);
-    room -= rumorBytes(accusation);
-    first = [...rumors, accusation];
+    const bytes = rumorBytes(accusation);
+    if (bytes <= room) {
+      room -= bytes;
+      first = [...rumors, accusation];
+    }
   }
   assert(room >= 0, "a message fits into a frame");
   const { rumors: more, queue } = taken(d.queue, room, first.length, receiver && id, d.options, d.presentCount);

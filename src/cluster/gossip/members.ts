@@ -97,6 +97,9 @@ export function mergeFacts(known: readonly Fact[], heard: readonly Fact[], max: 
   return merged;
 }
 
+/** As much as a message holds. */
+const AGE_SECONDS_MAX = 2 ** 32 - 1;
+
 /** What to tell of a member, with those of its facts that `names` lists, or all of them. */
 export function rumorOf(
   member: Member,
@@ -110,7 +113,7 @@ export function rumorOf(
     incarnation: member.incarnation,
     status: member.status,
     witnesses: member.status === "suspect" ? witnesses : [],
-    ageSeconds: isGone(member) ? Math.ceil(Math.max(now - member.since, 0) / 1000) : 0,
+    ageSeconds: isGone(member) ? Math.min(Math.ceil(Math.max(now - member.since, 0) / 1000), AGE_SECONDS_MAX) : 0,
     facts: names === "all" ? member.facts : member.facts.filter((fact) => names.includes(fact.name)),
   };
 }

@@ -1,5 +1,4 @@
 /** What a node makes of what it hears: of others, and of itself. */
-
 import { type Draft, emit, held, removeMember, send, setMember, spread, suspicionOf } from "./draft.ts";
 import { findMember, isGone, isPresent, type Member, makeMember, mergeFacts, supersedes } from "./members.ts";
 import { hasPeers, type Suspicion } from "./state.ts";

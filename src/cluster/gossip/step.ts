@@ -130,8 +130,9 @@ function doWhatIsDue(d: Draft): void {
   const { now } = d;
   for (const probe of d.probes) if (probe.dueAt <= now) probeDue(d, probe);
   for (const relay of d.relays) if (relay.dueAt <= now) relayDue(d, relay);
-  for (const suspicion of d.suspicions)
+  for (const suspicion of d.suspicions) {
     if (suspicion.deadAt <= now || suspicion.pingAt <= now) suspicionDue(d, suspicion);
+  }
   if (d.careAt <= now) care(d);
   if (d.phase === "running") {
     if (d.factsWaiting && d.factsAt <= now) announceFacts(d);

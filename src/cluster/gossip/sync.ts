@@ -23,6 +23,7 @@ import {
   type Message,
   type MessageBody,
   type Ms,
+  NAME_BYTES_MAX,
   type NodeId,
   type Rumor,
 } from "./types.ts";
@@ -65,7 +66,8 @@ export function rejoin(d: Draft): void {
     ask(d, absent[below(d.turn.random, absent.length)]!, []);
     return;
   }
-  d.rejoinAt = d.now + jittered(d.turn.random, Math.min(JOIN_MS * 2 ** d.joinAttempts, JOIN_MS_MAX));
+  const ms = absent.length > 0 ? Math.min(JOIN_MS * 2 ** d.joinAttempts, JOIN_MS_MAX) : d.options.rejoinMs;
+  d.rejoinAt = d.now + jittered(d.turn.random, ms);
   d.joinAttempts = Math.min(d.joinAttempts + 1, 16);
   for (let i = 0; i < JOIN_AT_ONCE && absent.length > 0; i++) {
     const [absentee] = absent.splice(below(d.turn.random, absent.length), 1);
@@ -87,8 +89,8 @@ type Absentee = { readonly address: Address; readonly id: NodeId | undefined };
 function absentees(d: Draft): Absentee[] {
   const absent: Absentee[] = [];
   for (const address of d.seeds) {
-    if (!d.members.some((member) => member.address === address && isPresent(member)))
-      absent.push({ address, id: undefined });
+    const isHere = d.members.some((member) => member.address === address && isPresent(member));
+    if (!isHere) absent.push({ address, id: undefined });
   }
   for (const { status, address, id } of d.members) if (status === "dead") absent.push({ address, id });
   return absent;
@@ -108,9 +110,8 @@ function mayAnswer(d: Draft): boolean {
 
 export function onSync(d: Draft, message: Message & { readonly type: "sync" }): void {
   if (message.hash === d.hash || !mayAnswer(d)) return;
-  const { id, address } = d.self;
-  const room =
-    MESSAGE_BYTES_MAX - bodyBytes({ from: id, address, type: "digest", after: "", through: "", entries: [] });
+  // Both ends of a range are names, and may be as long as those in it.
+  const roomMax = roomFor(d, { type: "digest", after: "", through: "", entries: [] }) - 2 * NAME_BYTES_MAX;
   let after = "";
   let entries: DigestEntry[] = [];
   let bytes = 0;
@@ -123,16 +124,12 @@ export function onSync(d: Draft, message: Message & { readonly type: "sync" }): 
   for (const member of d.members) {
     if (member.hash === 0) continue;
     const entry = digestOf(member);
-    // Both ends of a range are names, and may be as long as those in it; so may what is held against the receiver.
-    if (bytes + digestEntryBytes(entry) > room - DIGEST_SPARE_BYTES) flush(entries.at(-1)!.id);
+    if (bytes + digestEntryBytes(entry) > roomMax) flush(entries.at(-1)!.id);
     entries.push(entry);
     bytes += digestEntryBytes(entry);
   }
   flush("");
 }
-
-/** Two ends of a range, and one rumour without facts with all its witnesses. */
-const DIGEST_SPARE_BYTES = 2 * 64 + 600;
 
 const digestOf = ({ id, incarnation, status, factsHash }: Member): DigestEntry => ({
   id,
@@ -187,12 +184,11 @@ export function onWant(d: Draft, message: Message & { readonly type: "want" }): 
   sendRecords(d, message.address, message.from, members);
 }
 
-/** Room in a message for an answer, once head and what may be held against the receiver are in. */
+/** Room in a message for an answer. */
 function roomFor(d: Draft, body: MessageBody): number {
   const { id, address } = d.self;
-  return MESSAGE_BYTES_MAX - bodyBytes({ from: id, address, ...body }) - ACCUSATION_BYTES_MAX;
+  return MESSAGE_BYTES_MAX - bodyBytes({ from: id, address, ...body });
 }
-const ACCUSATION_BYTES_MAX = 400;
 
 function sendRecords(d: Draft, to: Address, id: NodeId, members: readonly Member[]): void {
   const roomMax = roomFor(d, { type: "records" });
@@ -200,7 +196,7 @@ function sendRecords(d: Draft, to: Address, id: NodeId, members: readonly Member
   let room = roomMax;
   const put = (rumor: Rumor) => {
     const bytes = rumorBytes(rumor);
-    if (bytes > room) {
+    if (bytes > room && batch.length > 0) {
       send(d, to, id, { type: "records" }, batch);
       batch = [];
       room = roomMax;
@@ -209,7 +205,7 @@ function sendRecords(d: Draft, to: Address, id: NodeId, members: readonly Member
     room -= bytes;
   };
   for (const member of members) {
-    // A node's own facts fit into one rumour; those of two of its lives together may not.
+    // Its facts mostly fit into one rumour; those of two of a node's lives together may not.
     const bare = held(d, member, []);
     let facts: Fact[] = [];
     let bytes = rumorBytes(bare);

@@ -18,23 +18,27 @@
  *    thus met by somebody's probe within 2 periods. By chance alone the wait is exponential: its 99th percentile is 4.6 periods.
  *  - The proxies' nacks are evidence of their own. They travel in the suspicion as its witnesses, so that a crash is confirmed at
  *    once, and Lifeguard's long wait is left for suspicions that one node alone has.
- *  - Witnesses keep pinging whom they suspect, with the accusation in the ping, and so does everybody else before the time is
- *    over: nobody calls a member dead whom it has not asked itself. Rumours reach all but one node in 100,000; that one would.
+ *  - Witnesses keep pinging whom they suspect, with the accusation in the ping, and so does everybody else in the second half of
+ *    the time. Rumours reach nearly all nodes, not all; whom a refutation did not reach would pronounce a false verdict.
  *  - A node measures how late its own timers are. The time it was away counts for nobody's time-out, and what it asked before
  *    is forgotten: a process that was stopped accuses no one. What it measured it announces (the fact `stall`), and the
  *    others have that much more patience with it.
  *  - A verdict counts where its suspicion was heard before. Death out of the blue, or told in anti-entropy, makes a suspicion that
  *    the accused can refute: after a split each side would otherwise take over the other's verdicts on its own living.
+ *  - Urgent rumours carry no facts. Facts ride where there is room, are told less often, and are repaired by anti-entropy, which
+ *    compares hashes first, then digests, and sends records only where they differ.
  *  - Any contact from somebody who is held for less than alive, or for younger than known, is answered with what is held
  *    against it. (Left out in hashicorp/memberlist #311, nodes stayed dead for hours after a mass restart.)
  *
- * The defaults, for up to some hundred nodes in one site: see DEFAULT_OPTIONS. Detection of a crash takes up to 2 probe periods
- * (1 s), a probe that fails (0.5 s), a suspicion that is confirmed (2 s + 0.4 s a decade of members: 2.8 s at 100) and the
- * spreading (about 0.5 s). A process that stands still for less than the suspicion takes is not declared dead, even without
- * any warning; one that has announced its stalls may stand still for longer.
+ * The defaults (DEFAULT_OPTIONS) are for one site: round trips well below probeTimeoutMs. They spend 5 s on a crash: up to 2 probe
+ * periods until somebody's probe meets it (1 s), a probe that fails (0.5 s), a suspicion that is confirmed (2 s and 0.4 s a
+ * decade of members: 2.8 s at 100), and the rest on bad luck. The suspicion is most of it on purpose: it is how long a process
+ * may stand still, without any warning, before it is called dead. One that has announced its stalls may for half as long again
+ * as the longest of them, and longer. The other durations follow: a rumour needs about 0.5 s to reach 100 nodes at gossipMs,
+ * so that accusation and refutation fit into a suspicion several times. `test/sim/gossip` measures all of this.
  */
 
-/** Names one life of one node's disk. 1 to NAME_BYTES_MAX characters of `A-Z a-z 0-9 . _ -`. */
+/** Names one life of one node's disk. 1 to NAME_BYTES_MAX of `A-Z a-z 0-9 . _ -`, a letter or digit first. */
 export type NodeId = string;
 /** Where a node's gossip socket is: `192.0.2.1:7946` or `[2001:db8::1]:7946`. */
 export type Address = string;
@@ -151,7 +155,10 @@ export type Options = {
   /** While there is news of who lives, it goes to `fanout` members this often. */
   readonly gossipMs: Ms;
   readonly fanout: number;
-  /** Each node passes a rumour on this often times log10 of the members. */
+  /**
+   * Each node passes a rumour on this often times log10 of the members: 12 times at 100, so that with 5 % loss one in 100,000 does
+   * not hear it. With memberlist's 4 it is one in 2,000, and every twentieth crash is late news to somebody.
+   */
   readonly retransmits: number;
   /** The same for facts, which anti-entropy repairs soon enough. They ride on other messages only. */
   readonly factRetransmits: number;
@@ -185,7 +192,7 @@ export const DEFAULT_OPTIONS: Options = {
   proxies: 3,
   gossipMs: 200,
   fanout: 3,
-  retransmits: 4,
+  retransmits: 6,
   factRetransmits: 2,
   suspicionMs: 2000,
   suspicionDecadeMs: 400,

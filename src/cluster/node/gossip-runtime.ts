@@ -11,7 +11,7 @@ import type { Metrics } from "../../lib/metrics.ts";
 import type { Random } from "../../lib/random.ts";
 import { fail, ok, type Result } from "../../lib/result.ts";
 import { checkFacts, isAddress, isName } from "../gossip/check.ts";
-import { type MemberView, membersOf } from "../gossip/state.ts";
+import { type MemberView, membersOf, viewOf } from "../gossip/state.ts";
 import {
   type Address,
   DEFAULT_OPTIONS,
@@ -20,6 +20,7 @@ import {
   type NodeId,
   type Options,
   SEEDS_MAX,
+  STALL_FACT,
   STATUSES,
 } from "../gossip/types.ts";
 import { GossipEndpoint } from "./gossip-endpoint.ts";
@@ -83,10 +84,12 @@ export interface Gossip {
 
 const JOIN_SECRET_CHARS_MIN = 16;
 const LOOKUP_MS: Ms = 30_000;
-const REFUSALS_LOG_MS: Ms = 10_000;
+const LOG_MS: Ms = 10_000;
 /** Timers of the runtime are not trusted with more. */
 const SLEEP_MS_MAX: Ms = 60_000;
 const LEAVE_MS_MAX: Ms = 4000;
+/** A tick that broke an invariant will break it again. */
+const AFTER_FAILURE_MS: Ms = 1000;
 
 /** Opens the socket and joins. Fails with a sentence where the arguments can't be, or the address is taken. */
 export async function startGossip(start: GossipStart): Promise<Result<Gossip, string>> {
@@ -221,9 +224,9 @@ class Runtime implements Gossip {
   }
 
   setFacts(values: { readonly [name: string]: string }): Result<void, string> {
-    const own = this.members().find((member) => member.id === this.id)?.facts ?? {};
-    const { stall: _measured, ...told } = own;
-    const checked = checkFacts({ ...told, ...values });
+    const { self, factsWaiting } = this.#endpoint.state;
+    const { [STALL_FACT]: _measured, ...told } = viewOf(self).facts;
+    const checked = checkFacts({ ...told, ...factsWaiting, ...values });
     if (checked.ok) this.#do((now) => this.#endpoint.input({ type: "facts", values }, now));
     return checked;
   }
@@ -268,15 +271,22 @@ class Runtime implements Gossip {
   }
   readonly #closing = new AbortController();
 
-  /** Lets the endpoint work, then sends what came of it, in one call, and looks when it is due next. */
-  #do(work: (now: Ms) => void): void {
-    if (this.#isClosed) return;
+  /**
+   * Lets the endpoint work, then sends what came of it, in one call, and looks when it is due next. A broken invariant is logged,
+   * and the state stays what it was: no datagram ends the process, not even one that shows a defect.
+   */
+  #do(work: (now: Ms) => void): boolean {
+    if (this.#isClosed) return true;
+    let isDone = true;
     try {
       work(this.#start.clock.monotonicMs());
-    } finally {
-      this.#flush();
+    } catch (error) {
+      isDone = false;
+      if (this.#mayLog("failed")) this.#start.log.error("gossip.failed", { error });
     }
+    this.#flush();
     if (this.#endpoint.deadline() < this.#wakeAt) this.#sleep.abort();
+    return isDone;
   }
 
   async #tick(): Promise<void> {
@@ -286,8 +296,9 @@ class Runtime implements Gossip {
       this.#wakeAt = this.#endpoint.deadline();
       const waitMs = Math.ceil(this.#wakeAt - clock.monotonicMs());
       if (waitMs > 0) await clock.sleep(Math.min(waitMs, SLEEP_MS_MAX), this.#sleep.signal);
-      if (this.#endpoint.deadline() <= clock.monotonicMs())
-        this.#do((now) => this.#endpoint.input({ type: "tick" }, now));
+      if (this.#endpoint.deadline() > clock.monotonicMs()) continue;
+      const isDone = this.#do((now) => this.#endpoint.input({ type: "tick" }, now));
+      if (!isDone) await clock.sleep(AFTER_FAILURE_MS, this.#closing.signal);
     }
   }
 
@@ -325,7 +336,7 @@ class Runtime implements Gossip {
 
   async #logRefusals(): Promise<void> {
     while (!this.#isClosed) {
-      await this.#start.clock.sleep(REFUSALS_LOG_MS, this.#closing.signal);
+      await this.#start.clock.sleep(LOG_MS, this.#closing.signal);
       const sum = Object.values(this.#refusals).reduce((total, count) => total + count, 0);
       if (sum > this.#refusalsLogged) this.#start.log.warn("gossip.frames-refused", { ...this.#refusals });
       this.#refusalsLogged = sum;
@@ -365,9 +376,14 @@ class Runtime implements Gossip {
   #note(event: GossipEvent): void {
     const { log } = this.#start;
     if (event.type === "status" && event.id !== this.id) {
-      log.info("gossip.member", { memberId: event.id, before: event.before ?? "unknown", status: event.status });
+      const { id, before, status } = event;
+      // At a loss of some percent, somebody is suspected every few minutes, and refutes.
+      const isRoutine = status === "suspect" || before === "suspect";
+      log[isRoutine && status !== "dead" ? "debug" : "info"]("gossip.member", { memberId: id, before, status });
     } else if (event.type === "stalled") log.warn("gossip.stalled", { stallMs: event.ms });
-    else if (event.type === "conflict") this.#conflict(event.address);
+    else if (event.type === "conflict" && this.#mayLog("conflict")) {
+      log.error("gossip.id-conflict", { nodeId: this.id, ownAddress: this.address, otherAddress: event.address });
+    } else if (event.type === "full" && this.#mayLog("full")) log.error("gossip.full", { memberId: event.id });
     else if (event.type === "refuted") log.info("gossip.refuted", { accusation: event.accusation });
     for (const listener of this.#listeners) {
       try {
@@ -378,14 +394,14 @@ class Runtime implements Gossip {
     }
   }
 
-  #conflictAt = Number.NEGATIVE_INFINITY;
+  readonly #loggedAt = new Map<string, Ms>();
 
-  /** Two that go by one id take turns at refuting each other: it is said once a while. */
-  #conflict(address: Address): void {
+  /** What may come with every datagram is logged once a while. */
+  #mayLog(what: string): boolean {
     const now = this.#start.clock.monotonicMs();
-    if (now - this.#conflictAt < REFUSALS_LOG_MS) return;
-    this.#conflictAt = now;
-    this.#start.log.error("gossip.id-conflict", { nodeId: this.id, ownAddress: this.address, otherAddress: address });
+    if (now - (this.#loggedAt.get(what) ?? Number.NEGATIVE_INFINITY) < LOG_MS) return false;
+    this.#loggedAt.set(what, now);
+    return true;
   }
 
   #refused(reason: string): void {
