@@ -6,7 +6,7 @@ import { existsSync } from "node:fs";
 
 const GROUPS: Record<string, readonly (readonly string[])[]> = {
   default: [
-    ["src", "smithy", "test/raft"],
+    ["src", "smithy", "test/raft", "test/sim"],
     ["test/compat", "test/integration"],
   ],
   slow: [["test/slow"]],

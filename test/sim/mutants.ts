@@ -1,0 +1,356 @@
+/**
+ * Bugs that someone could write: each has been made in some Raft, or a reviewer could take it for an improvement. They are
+ * planted one at a time in a copy of the source (`run-mutants.ts`), never in the tree. `find` is there exactly once.
+ *
+ * Where an assertion of the code itself would catch a bug at once, the assertion goes as well: the checks have to.
+ */
+export type Mutant = {
+  readonly name: string;
+  readonly simulation: "core" | "full";
+  readonly edits: readonly { readonly file: string; readonly find: string; readonly replace: string }[];
+};
+
+const core = (name: string, ...edits: readonly (readonly [file: string, find: string, replace: string])[]): Mutant => ({
+  name,
+  simulation: "core",
+  edits: edits.map(([file, find, replace]) => ({ file: `raft/${file}`, find, replace })),
+});
+
+const ONE_VOTE = [
+  "draft.ts",
+  `  assert(term > d.term || d.vote === "" || d.vote === vote, "one vote a term");\n`,
+  "",
+] as const;
+
+const ELECTIONS: readonly Mutant[] = [
+  core("vote twice in a term", ONE_VOTE, ["step.ts", `(d.vote === "" || d.vote === from)`, "true"]),
+  core("give a vote before it is durable", [
+    "step.ts",
+    '  sendWhenDurable(d, from, { type: "vote-reply", granted });',
+    '  send(d, from, { type: "vote-reply", granted });',
+  ]),
+  core("count the own vote before it is durable", [
+    "step.ts",
+    "  d.votes = new Map();\n  d.ownVoteOrder",
+    "  d.votes = new Map([[d.id, true]]);\n  d.ownVoteOrder",
+  ]),
+  core("vote for a log that lacks entries", [
+    "step.ts",
+    "return term > own || (term === own && lastIndex >= d.log.last);",
+    "return term >= own;",
+  ]),
+  core("vote for the longer log, whatever its terms", [
+    "step.ts",
+    "return term > own || (term === own && lastIndex >= d.log.last);",
+    "return lastIndex >= d.log.last || term > own + 1000;",
+  ]),
+  core(
+    "forget the vote of a term when its leader is heard",
+    [
+      "step.ts",
+      '  if (term > d.term) setHardState(d, term, "");',
+      '  if (term > d.term || (leader !== undefined && d.leader === undefined)) setHardState(d, term, "");',
+    ],
+    ONE_VOTE,
+  ),
+  core("forget a term that was not voted in", [
+    "step.ts",
+    '  if (term > d.term) setHardState(d, term, "");',
+    '  if (term > d.term) {\n    d.term = term;\n    d.vote = "";\n  }',
+  ]),
+  core("count votes of an earlier term", [
+    "step.ts",
+    "  if (message.term < d.term) return;\n  switch",
+    '  if (message.term < d.term && message.type !== "vote-reply") return;\n  switch',
+  ]),
+  core("lead with half of the votes", [
+    "configuration.ts",
+    "return count * 2 > peers.length;",
+    "return count * 2 >= peers.length;",
+  ]),
+  core("stand for election without a quorum check", [
+    "step.ts",
+    "if (!heardByQuorum(d, d.now - electionMs)) {",
+    "if (d.now < 0) {",
+  ]),
+  core("lead on while the disk hangs", ["step.ts", "if (isStalled(d) && d.peers.size > 0) {", "if (d.now < 0) {"]),
+  core("let a damaged node vote", ["step.ts", "=> d.recoverThrough === undefined;", "=> d.now >= 0;"]),
+  core("let a damaged node stand for election", [
+    "step.ts",
+    "    state.recoverThrough === undefined &&",
+    "    state.term >= 0 &&",
+  ]),
+  core("recover a damaged node too early", [
+    "step.ts",
+    "d.persisted >= d.recoverThrough",
+    "d.persisted >= Math.min(d.recoverThrough, d.commit)",
+  ]),
+  core("never stand again once a configuration leaves it out", [
+    "step.ts",
+    "state.configurations.some(({ configuration: at }) => isVoter(at, state.id))",
+    "isVoter(state.configurations.at(-1)!.configuration, state.id)",
+  ]),
+];
+
+const REPLICATION: readonly Mutant[] = [
+  core("acknowledge entries before they are durable", [
+    "step.ts",
+    '  sendWhenDurable(d, from, {\n    type: "append-reply",',
+    '  send(d, from, {\n    type: "append-reply",',
+  ]),
+  core("count own entries before they are durable", [
+    "replicate.ts",
+    "(peer === d.id ? d.persisted :",
+    "(peer === d.id ? d.log.last :",
+  ]),
+  core("commit an earlier term's entry by count", [
+    "replicate.ts",
+    "if (reached <= d.commit || termAt(d.log, reached) !== d.term) return false;",
+    "if (reached <= d.commit) return false;",
+  ]),
+  core("take entries without looking at the one before", [
+    "step.ts",
+    "prevIndex < d.log.base.index || termAt(d.log, prevIndex) === prevTerm;",
+    "prevIndex <= d.log.last;",
+  ]),
+  core("look at the entry before by index only where it is known", [
+    "step.ts",
+    "termAt(d.log, prevIndex) === prevTerm;",
+    "(termAt(d.log, prevIndex) ?? Number.POSITIVE_INFINITY) <= prevTerm;",
+  ]),
+  core("cut off what an old append does not mention", [
+    "step.ts",
+    "  if (firstNew === -1) return;",
+    "  if (firstNew === -1) {\n    const last = entries.at(-1)?.index ?? d.log.last;\n    if (last < d.log.last && last >= d.commit) truncate(d, last);\n    return;\n  }",
+  ]),
+  core("keep entries that contradict the leader's", [
+    "step.ts",
+    "index > d.log.base.index && termAt(d.log, index) !== term);",
+    "index > d.log.last && term >= 0);",
+  ]),
+  core("commit what was not compared with the leader's", [
+    "step.ts",
+    "const reached = Math.min(message.commit, last);",
+    "const reached = Math.min(message.commit, d.log.last);",
+  ]),
+  core("answer a heartbeat for what is not durable", [
+    "step.ts",
+    "match: Math.min(last, d.persisted), round });",
+    "match: last, round });",
+  ]),
+  core("answer a heartbeat for more than it compared", [
+    "step.ts",
+    "match: Math.min(last, d.persisted), round });",
+    "match: d.persisted, round });",
+  ]),
+  core(
+    "keep what an earlier leadership knew of its peers",
+    ["step.ts", "    d.peers = new Map();\n    d.roundStarts", "    d.roundStarts"],
+    [
+      "step.ts",
+      "  d.votes = new Map();\n  d.peers = new Map();\n  followMembership(d);",
+      "  d.votes = new Map();\n  followMembership(d);",
+    ],
+  ),
+  core("go on counting entries that were cut off as durable", [
+    "draft.ts",
+    "  d.persisted = Math.min(d.persisted, index);\n",
+    "",
+  ]),
+  core("take an open order for more than is left of it", [
+    "draft.ts",
+    "(open.last > index ? { ...open, last: index } : open)",
+    "open",
+  ]),
+  core("take all orders for durable when one is", [
+    "step.ts",
+    "const done = d.openOrders.findLast((open) => open.order <= order);",
+    "const done = d.openOrders.at(-1);",
+  ]),
+  core("never look further back than the entry that was refused", [
+    "replicate.ts",
+    "next: Math.max(1, Math.min(agreed + 1, prevIndex)),",
+    "next: Math.max(agreed + 1, prevIndex + 1),",
+  ]),
+  core("wait for ever for a window of lost messages", [
+    "replicate.ts",
+    'const isHopeless = prevTerm === undefined && progress.mode === "replicate" && always;',
+    "const isHopeless = false;",
+  ]),
+  core("forget entries that are not applied yet", [
+    "step.ts",
+    "trimmed(d.log, Math.min(input.index, d.persisted), d.options.windowBytesMax)",
+    "trimmed(d.log, d.log.last, d.options.windowBytesMax)",
+  ]),
+  core("begin a term without an entry of its own", [
+    "step.ts",
+    "  append(d, [{ index: d.ownFirst, term: d.term, data: NOTHING }]);\n",
+    "",
+  ]),
+];
+
+const DISKS: readonly Mutant[] = [
+  core("go on after a full disk as if it had been written", ["step.ts", "  d.mustRepeat = true;\n", ""]),
+  core("lead on after a full disk", [
+    "step.ts",
+    '  if (d.role === "leader") giveUp(d);\n  else becomeFollower(d, d.term, undefined);\n  cut(',
+    '  if (d.role !== "leader") becomeFollower(d, d.term, undefined);\n  cut(',
+  ]),
+  core("never try a refused write again", [
+    "step.ts",
+    "  if (d.mustRepeat) d.order.hardState = true;\n  if (entries.length",
+    "  if (entries.length",
+  ]),
+  core("repeat a refused write without its cut", [
+    "draft.ts",
+    "return { truncateAfter: d.persisted, entries, hardState };",
+    "return { entries, hardState };",
+  ]),
+  core("repeat a refused write without the vote", [
+    "draft.ts",
+    "return { truncateAfter: d.persisted, entries, hardState };",
+    "return { truncateAfter: d.persisted, entries };",
+  ]),
+  core("talk on after the disk failed", [
+    "step.ts",
+    "  if (state.isHalted) return { state, effects: refusalsOf(input) };\n",
+    "",
+  ]),
+];
+
+const MEMBERSHIP: readonly Mutant[] = [
+  core("decide by the new majority alone while joint", [
+    "configuration.ts",
+    "return isMajority(voters, agrees) && (outgoing.length === 0 || isMajority(outgoing, agrees));",
+    "return isMajority(voters, agrees) || outgoing.length < 0;",
+  ]),
+  core("commit by the new majority alone while joint", [
+    "configuration.ts",
+    "return outgoing.length === 0 ? first : Math.min(first, reachedByMajority(outgoing, reached));",
+    "return outgoing.length >= 0 ? first : Math.min(first, reachedByMajority(outgoing, reached));",
+  ]),
+  core("change many voters in one step", [
+    "configuration.ts",
+    "outgoing: come + gone > 1 ? from.voters : []",
+    "outgoing: come + gone > 99 ? from.voters : []",
+  ]),
+  core("change again while a change is not committed", [
+    "step.ts",
+    "  d.configurations.length === 1 && !isJoint(configuration(d)) && d.commit >= d.ownFirst && !d.transfer;",
+    "  !isJoint(configuration(d)) && d.commit >= d.ownFirst && !d.transfer;",
+  ]),
+  core(
+    "change before an own entry is committed",
+    ["step.ts", '  if (d.commit < d.ownFirst) return "not-ready";\n', ""],
+    [
+      "step.ts",
+      "!isJoint(configuration(d)) && d.commit >= d.ownFirst && !d.transfer;",
+      "!isJoint(configuration(d)) && !d.transfer;",
+    ],
+  ),
+  core("keep a configuration whose entry was cut off", [
+    "draft.ts",
+    "  d.configurations = d.configurations.filter((at) => at.index <= index);\n",
+    "",
+  ]),
+  core("use a configuration only once it is committed", [
+    "state.ts",
+    "state.configurations.at(-1)!.configuration;",
+    "state.configurations[0]!.configuration;",
+  ]),
+  core("leave a joint configuration before it is committed", [
+    "step.ts",
+    "    serveReads(d);\n    if (d.configurations.length === 1 && afterConfiguration(d)) return;\n  }",
+    "    serveReads(d);\n  }\n  if (isJoint(configuration(d)) || (d.configurations.length === 1 && !configuration(d).voters.includes(d.id))) {\n    if (afterConfiguration(d)) return;\n  }",
+  ]),
+  core(
+    "count learners",
+    [
+      "configuration.ts",
+      "export function isQuorum({ voters, outgoing }: Configuration,",
+      "export function isQuorum({ voters: own, outgoing, learners }: Configuration,",
+    ],
+    [
+      "configuration.ts",
+      "return isMajority(voters, agrees) && (outgoing",
+      "const voters = [...own, ...learners];\n  return isMajority(voters, agrees) && (outgoing",
+    ],
+  ),
+];
+
+const SNAPSHOTS: readonly Mutant[] = [
+  core("install a snapshot that is older than the state", [
+    "step.ts",
+    "  if (point.index > d.commit) {",
+    "  if (point.index > 0 && point.index !== d.commit) {",
+  ]),
+  core("install a snapshot and leave the files as they were", ["step.ts", "      d.order.restart = point;\n", ""]),
+  core("keep the log that a snapshot contradicts", [
+    "step.ts",
+    "    if (termAt(d.log, point.index) === point.term) {",
+    "    if (termAt(d.log, point.index) !== undefined) {",
+  ]),
+  core("take a snapshot's configuration for the own", [
+    "step.ts",
+    "      d.configurations = [{ index: point.index, configuration: point.configuration }];\n",
+    "",
+  ]),
+  core("go on counting the old log as durable after a snapshot", ["step.ts", "      d.persisted = 0;\n", ""]),
+];
+
+const READS: readonly Mutant[] = [
+  core("read without asking a quorum", [
+    "reads.ts",
+    "(peer) => peer === d.id) || hasLease(d)) {",
+    "(peer) => peer === d.id) || d.now >= 0) {",
+  ]),
+  core("read before an own entry is committed", [
+    "reads.ts",
+    "if (d.waitingReads.length === 0 || d.commit < d.ownFirst) return;",
+    "if (d.waitingReads.length === 0) return;",
+  ]),
+  core("take answers to an earlier round for this one", [
+    "reads.ts",
+    "(d.peers.get(peer)?.round ?? 0) >= roundReads.round;",
+    "(d.peers.get(peer)?.round ?? 0) >= roundReads.round - 1;",
+  ]),
+  core("let reads join a round that is under way", [
+    "reads.ts",
+    "  if (d.roundReads) return;\n",
+    "  if (d.roundReads) {\n    d.roundReads = { ...d.roundReads, reads: [...d.roundReads.reads, ...d.waitingReads] };\n    d.waitingReads = [];\n    return;\n  }\n",
+  ]),
+  core("count a lease from its answers", [
+    "reads.ts",
+    "peer === d.id ? d.now : startOf(d.peers.get(peer)?.round ?? 0),",
+    "peer === d.id ? d.now : (d.peers.get(peer)?.heardAt ?? startOf(0)),",
+  ]),
+  core("keep a lease though an heir was named", [
+    "reads.ts",
+    " || d.transfer || d.hasNamedHeir) return false;",
+    ") return false;",
+  ]),
+  core("forget at a restart that a leader may have a lease", [
+    "state.ts",
+    "options.leaseDrift === undefined ? Number.NEGATIVE_INFINITY : now,",
+    "Number.NEGATIVE_INFINITY,",
+  ]),
+  core("let a follower that hears its leader elect another", [
+    "step.ts",
+    'd.role === "leader" || d.now - d.heardLeaderAt < d.options.electionMs;',
+    'd.role === "leader";',
+  ]),
+  core("answer a read from another term's leadership", [
+    "reads.ts",
+    "  for (const read of [...(d.roundReads?.reads ?? []), ...d.waitingReads]) answerRead(d, read, undefined);",
+    "  for (const read of [...(d.roundReads?.reads ?? []), ...d.waitingReads]) answerRead(d, read, d.commit);",
+  ]),
+];
+
+export const MUTANTS: readonly Mutant[] = [
+  ...ELECTIONS,
+  ...REPLICATION,
+  ...DISKS,
+  ...MEMBERSHIP,
+  ...SNAPSHOTS,
+  ...READS,
+];
