@@ -21,7 +21,7 @@ import {
   TRANSACTION_BYTES_MAX,
 } from "../../model/store.ts";
 import type { Consensus, ConsensusError, StateMachine, StoredSnapshot } from "../consensus.ts";
-import { kindOf } from "../raft/configuration.ts";
+import { kindOf, membersOf } from "../raft/configuration.ts";
 import type { Configuration, Entry, Index, PeerId, SnapshotPoint, Term } from "../raft/types.ts";
 import {
   decodeCommand,
@@ -458,8 +458,9 @@ export class ReplicatedStore implements KeyValueStore, StateMachine {
     const { health, message = "The disk failed.", configuration, commitIndex } = this.#running.status();
     this.#leases.close();
     this.#clients.clear();
-    // A disk that refused for want of space has nothing of what it did not make durable, and no one else matters.
-    if (health === "full" && this.#isAlone(configuration)) {
+    // A disk that refused for want of space has nothing of what it did not make durable; and where there is no other member,
+    // not even a learner that may have been made a voter by an entry sent along, nobody else has it either.
+    if (health === "full" && membersOf(configuration).size === 1) {
       this.#refusedAfter = { index: commitIndex, error: storeError("full", message) };
       this.#failRefused();
     }
