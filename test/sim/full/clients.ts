@@ -296,13 +296,15 @@ export class LeaseBook {
     );
   }
 
-  /** Those that nobody has kept alive for so long. */
-  overdue(now: number, slackMs: number): readonly string[] {
-    const found: string[] = [];
-    for (const [id, { ttlMs, leftAt, goneAt }] of this.#leases) {
-      if (goneAt === undefined && leftAt !== undefined && now - leftAt > ttlMs + slackMs) found.push(id);
-    }
-    return found;
+  /** Nobody keeps it alive any more. */
+  isLeft(id: string): boolean {
+    return this.#leases.get(id)?.leftAt !== undefined;
+  }
+
+  /** It has had its time, counted from when it was left, or from `since` if that is later. */
+  isOverdue(id: string, now: number, since: number): boolean {
+    const lease = this.#leases.get(id);
+    return lease?.leftAt !== undefined && now - Math.max(lease.leftAt, since) > lease.ttlMs;
   }
 }
 

@@ -727,7 +727,8 @@ class FullWorld {
     if (nodes.length === 0 || this.#replaced >= REPLACED_MAX || !this.#canSpareOne()) return;
     const node = prng.pick(nodes);
     const life = node.life!;
-    void node.disk.list(DIRECTORY).then((names) => {
+    const found = node.disk.list(DIRECTORY).catch(() => []);
+    void found.then((names) => {
       if (node.life !== life || !this.#canSpareOne()) return;
       const files = names.filter((name) => /\.(segment|snapshot)$/.test(name)).sort();
       if (files.length === 0) return;
@@ -854,18 +855,18 @@ class FullWorld {
       const own = life.consensus!.status();
       if (own.health !== "ok" || own.leader !== status.id || own.appliedIndex !== status.commitIndex) return false;
     }
-    if (this.#leases.overdue(this.queue.now, 0).length > 0) return this.#leasesEnd();
-    return this.queue.now >= this.#calmSince! + 500;
+    if (this.queue.now < this.#calmSince! + 500) return false;
+    return this.#haveLeasesEnded(leader.server.store.read());
   }
 
-  /** Waits for leases that have still their time; those that have had it are overdue. */
-  #leasesEnd(): boolean {
-    const late = this.#leases.overdue(
-      this.queue.now - this.#calmSince! > LEASE_SLACK_MS ? this.queue.now : 0,
-      LEASE_SLACK_MS,
+  /** Records that nobody keeps alive vanish; for those that had all their time since the last fault, it is too late. */
+  #haveLeasesEnded(reader: Reader): boolean {
+    const held = reader.all(leased).map(({ lease }) => lease);
+    const late = held.filter((lease) =>
+      this.#leases.isOverdue(lease, this.queue.now, this.#calmSince! + LEASE_SLACK_MS),
     );
     if (late.length > 0) throw new Violation("a lease that nobody keeps ends", late.join());
-    return false;
+    return held.every((lease) => !this.#leases.isLeft(lease));
   }
 
   /** Everything that was ever written is read once more, at every member. */
