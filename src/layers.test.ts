@@ -74,3 +74,17 @@ test("only host starts processes", async () => {
   }
   expect(wrong).toEqual([]);
 });
+
+test("consensus and gossip are pure: they know nothing but lib", async () => {
+  const wrong: string[] = [];
+  for await (const file of new Glob("cluster/{raft,gossip}/*.ts").scan(SRC)) {
+    if (file.endsWith(".test.ts")) continue;
+    const text = await Bun.file(`${SRC}/${file}`).text();
+    for (const [, path] of text.matchAll(/from "([^"]+)"/g)) {
+      if (!path!.startsWith("./") && !path!.startsWith("../../lib/")) wrong.push(`${file} imports ${path}`);
+    }
+    if (/\b(Date\.now|performance\.|Math\.random|setTimeout|setImmediate)\b/.test(text))
+      wrong.push(`${file} looks at the world`);
+  }
+  expect(wrong).toEqual([]);
+});

@@ -5,9 +5,6 @@
  * (6.2), leadership transfer (3.10), read index (6.4), learners and joint consensus (4.2, 4.3). All of it is a pure
  * function of state, input and chance; whoever drives it owns the disk, the sockets and the clock.
  */
-import type { Entry, HardState } from "../kv/log/log-storage.ts";
-
-export type { Entry, HardState };
 /** Names one life of one node's log: a node that lost its disk comes back under another. 1 to 64 characters. */
 export type PeerId = string;
 export type Term = number;
@@ -15,6 +12,11 @@ export type Term = number;
 export type Index = number;
 /** Milliseconds on this node's own monotonic clock. Never compared between nodes. */
 export type Ms = number;
+
+/** One entry of the replicated log, in Raft's terms. Indexes count from 1 and have no gaps; terms never fall. */
+export type Entry = { readonly index: Index; readonly term: Term; readonly data: Uint8Array };
+/** What a Raft node must not forget: its term, and whom it voted for in it ("" for nobody). */
+export type HardState = { readonly term: Term; readonly vote: PeerId };
 
 /**
  * Who takes part. While `outgoing` is not empty, the configuration is joint: every decision needs a majority of `voters`

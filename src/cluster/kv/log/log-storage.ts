@@ -1,10 +1,7 @@
 import type { Result } from "../../../lib/result.ts";
+import type { Entry, HardState } from "../../raft/types.ts";
 
-/** One entry of the replicated log, in Raft's terms. Indexes count from 1 and have no gaps; terms never fall. */
-export type Entry = { readonly index: number; readonly term: number; readonly data: Uint8Array };
-
-/** What a Raft node must not forget: its term, and whom it voted for in it ("" for nobody). */
-export type HardState = { readonly term: number; readonly vote: string };
+export type { Entry, HardState };
 
 /**
  * The vote of a node that can't know any more whom it voted for in its term. No node has this name: it counts as a vote
