@@ -65,7 +65,7 @@ function oneSeed(seed: number): number {
 
 async function manySeeds(): Promise<number> {
   const jobs = Math.max(1, Number(values.jobs));
-  const tally = jobs === 1 ? inThisProcess() : await inProcesses(jobs);
+  const tally = await (jobs === 1 ? inThisProcess() : inProcesses(jobs));
   if (values.json) {
     console.log(JSON.stringify(tally));
   } else {
@@ -75,7 +75,7 @@ async function manySeeds(): Promise<number> {
   return tally.failures.length > 0 ? 1 : 0;
 }
 
-const inThisProcess = (): Tally =>
+const inThisProcess = (): Promise<Tally> =>
   runSeeds({
     simulations,
     from: Number(values.from),

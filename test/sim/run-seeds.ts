@@ -1,10 +1,16 @@
 /** Runs seeds, one after another, and adds up. */
+
+import { listenForRejections, unhandledRejections } from "./base/real-time.ts";
 import type { Outcome, Simulation } from "./base/simulation.ts";
 import { Violation } from "./base/simulation.ts";
 import { coreSimulation } from "./core/simulation.ts";
+import { fullSimulation } from "./full/simulation.ts";
 
 /** Erases the plan's type: a simulation is only ever given its own plans. */
-export const SIMULATIONS: readonly Simulation<unknown>[] = [coreSimulation as Simulation<unknown>];
+export const SIMULATIONS: readonly Simulation<unknown>[] = [
+  coreSimulation as Simulation<unknown>,
+  fullSimulation as Simulation<unknown>,
+];
 
 export type Failure = {
   readonly simulation: string;
@@ -37,7 +43,8 @@ export type SeedsOptions = {
   readonly stops?: boolean;
 };
 
-export function runSeeds({ simulations, from, count, seconds, stops }: SeedsOptions): Tally {
+export async function runSeeds({ simulations, from, count, seconds, stops }: SeedsOptions): Promise<Tally> {
+  listenForRejections();
   const tally = emptyTally();
   const end = seconds === undefined ? Number.POSITIVE_INFINITY : performance.now() + seconds * 1000;
   for (let seed = from; seed < from + count && performance.now() < end; seed++) {
@@ -46,7 +53,9 @@ export function runSeeds({ simulations, from, count, seconds, stops }: SeedsOpti
       const plan = simulation.planOf(seed);
       const outcome = simulation.run(seed, plan);
       const violation =
-        outcome.violation ?? (seed % TWICE_EVERY === 0 ? differs(simulation, seed, plan, outcome) : undefined);
+        outcome.violation ??
+        (await leftAlone()) ??
+        (seed % TWICE_EVERY === 0 ? differs(simulation, seed, plan, outcome) : undefined);
       tally.events += outcome.events;
       tally.histories += outcome.histories;
       tally.unknown += outcome.unknown;
@@ -58,6 +67,12 @@ export function runSeeds({ simulations, from, count, seconds, stops }: SeedsOpti
     }
   }
   return tally;
+}
+
+async function leftAlone(): Promise<Violation | undefined> {
+  const [error] = await unhandledRejections();
+  if (error === undefined) return undefined;
+  return new Violation("no rejection is left alone", error instanceof Error ? `${error.stack}` : String(error));
 }
 
 function differs(simulation: Simulation<unknown>, seed: number, plan: unknown, first: Outcome): Violation | undefined {

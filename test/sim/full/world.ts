@@ -72,8 +72,9 @@ type Node = {
   stalledUntil: number;
   syncErrorsUntil: number;
   fullUntil: number;
-  /** Its disk has rotted, and it is not yet known to have made that good. */
+  /** Its disk has rotted, and it is not yet known to have made that good; it can't before a later life reads the files. */
   isSuspect: boolean;
+  rottedIn: Life | undefined;
   /** A write or sync of this life failed, so that it may give up. */
   mayFail: boolean;
   /** It has left the cluster for good. */
@@ -190,6 +191,7 @@ class FullWorld {
       syncErrorsUntil: 0,
       fullUntil: 0,
       isSuspect: false,
+      rottedIn: undefined,
       mayFail: false,
       isReplaced: false,
       term: 0,
@@ -742,6 +744,7 @@ class FullWorld {
       const damaged = bytes.subarray(at, at + length).map((byte) => byte ^ (1 + prng.below(255)));
       node.disk.damage(path, at, new Uint8Array(damaged));
       node.isSuspect = true;
+      node.rottedIn = life;
       this.#note("rot", node);
       this.trace.line(this.queue.now, () => `${node.id} ${path} rots at ${at}, ${length} bytes`);
       this.queue.after(prng.wait(100), () => {
@@ -752,6 +755,7 @@ class FullWorld {
 
   /** After a restart, it holds again what its leader has committed. */
   #maybeRecovered(node: Node, status: ConsensusStatus): void {
+    if (node.rottedIn === node.life) return;
     const leader = this.#leader()?.life?.consensus?.status();
     if (!leader || leader.term !== status.term || status.leader !== leader.id) return;
     if (status.appliedIndex < leader.commitIndex || status.lastIndex < leader.commitIndex) return;
