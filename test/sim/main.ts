@@ -26,6 +26,7 @@ const { values, positionals } = parseArgs({
     trace: { type: "boolean", default: false },
     mutants: { type: "boolean", default: false },
     stop: { type: "boolean", default: false },
+    undo: { type: "string" },
     json: { type: "boolean", default: false },
     "no-shrink": { type: "boolean", default: false },
   },
@@ -81,6 +82,7 @@ const inThisProcess = (): Promise<Tally> =>
     from: Number(values.from),
     count: Number(values.seeds),
     stops: values.stop,
+    ...(values.undo !== undefined && { undoneBy: values.undo }),
     ...(values.seconds !== undefined && { seconds: Number(values.seconds) }),
   });
 

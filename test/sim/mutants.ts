@@ -16,6 +16,12 @@ const core = (name: string, ...edits: readonly (readonly [file: string, find: st
   edits: edits.map(([file, find, replace]) => ({ file: `raft/${file}`, find, replace })),
 });
 
+const full = (name: string, ...edits: readonly (readonly [file: string, find: string, replace: string])[]): Mutant => ({
+  name,
+  simulation: "full",
+  edits: edits.map(([file, find, replace]) => ({ file, find, replace })),
+});
+
 const ONE_VOTE = [
   "draft.ts",
   `  assert(term > d.term || d.vote === "" || d.vote === vote, "one vote a term");\n`,
@@ -346,6 +352,164 @@ const READS: readonly Mutant[] = [
   ]),
 ];
 
+const LOG_FILES: readonly Mutant[] = [
+  full("write to the log without waiting for the disk", [
+    "kv/log/segment-log.ts",
+    `attempt("a write to the log", () => this.#file.writeDurable(segment.end, encoded.bytes));`,
+    `attempt("a write to the log", () => this.#file.write(segment.end, encoded.bytes));`,
+  ]),
+  full("go on writing to the log after a failed sync", [
+    "kv/log/segment-log.ts",
+    `if (written.error.reason !== "full") return this.#failed({ ...written.error, reason: "failed" });`,
+    `if (written.error.reason !== "full") return ok(undefined);`,
+  ]),
+  full("leave in the log what the disk refused", [
+    "kv/log/segment-log.ts",
+    "() => this.#file.writeDurable(segment.end, new Uint8Array(8)));",
+    "async () => {});",
+  ]),
+  full("forget the vote when a new segment begins", [
+    "kv/log/segment-log.ts",
+    "const header = newHeader(this.#last.header.sequence + 1, after, this.#hardState, recovery);",
+    `const header = newHeader(this.#last.header.sequence + 1, after, { term: 0, vote: "" }, recovery);`,
+  ]),
+  full("cut the log in memory and not on the disk", [
+    "kv/log/scan-segment.ts",
+    "    if (record.kind === KIND_TRUNCATION) entries.length = record.index + 1 - header.firstIndex;\n",
+    "",
+  ]),
+  full("take damage in the middle of the log for a torn end", [
+    "kv/log/scan-segment.ts",
+    `if (record.writeStart > end) return { kind: "corrupt", provenBy: record.offset };`,
+    `if (record.writeStart > end && dataEnd < 0) return { kind: "corrupt", provenBy: record.offset };`,
+  ]),
+  full("forget what a damaged log owes at the next start", [
+    "kv/log/segment-log.ts",
+    "const rotated = await this.#rotate(SEGMENT_HEADER_BYTES + bytes, this.#last.header.recovery);",
+    "const rotated = await this.#rotate(SEGMENT_HEADER_BYTES + bytes, undefined);",
+  ]),
+  full("forget more of the log than the snapshot holds", [
+    "kv/log/segment-log.ts",
+    "this.#segments[1]!.header.firstIndex <= index + 1) {",
+    "this.#segments[1]!.header.firstIndex <= index + 40) {",
+  ]),
+];
+
+const RUNTIME: readonly Mutant[] = [
+  full("say what was promised before it is durable", [
+    "node/raft-runtime.ts",
+    "    this.#persister.add(persist);\n",
+    `    this.#persister.add(persist.map((order) => ({ ...order, send: [] })));
+    for (const order of persist) for (const m of order.send) transport.send(m.to, { type: "raft", message: m });\n`,
+  ]),
+  full("write entries of an order that cuts the log without the cut", [
+    "node/raft-runtime-persister.ts",
+    "return cutsLog(first) ? this.#cutThenAppend(first, entries, group) : this.#append(entries, group);",
+    "return first.restart ? this.#cutThenAppend(first, entries, group) : this.#append(entries, group);",
+  ]),
+  full("apply before the snapshot is installed", [
+    "node/raft-runtime.ts",
+    "for (const { restart } of persist) if (restart) this.#installIndex = restart.index;",
+    "for (const { restart } of persist) if (restart && this.#applied < 0) this.#installIndex = restart.index;",
+  ]),
+  full("take a snapshot of another moment than it says", [
+    "node/raft-runtime.ts",
+    "await this.#snapshots.take({ index: this.#applied, term: this.#appliedTerm, configuration: this.#configuration });",
+    "await this.#snapshots.take({ index: this.#applied, term: this.#appliedTerm, configuration: configurationOfState(this.#state) });",
+  ]),
+  full("answer a barrier from what is committed here", [
+    "kv/replicated-store.ts",
+    "    const read = await this.#running.readIndex();\n    if (!read.ok) return fail(unavailable(read.error));",
+    "    const read = ok(this.#running.status().commitIndex);",
+  ]),
+  full("do not wait until a read's index is applied", [
+    "kv/replicated-store.ts",
+    "if (await this.#progress.until(read.value, FORWARD_MS_MAX)) return ok(undefined);",
+    "if (read.value >= 0) return ok(undefined);",
+  ]),
+  full("lead before what predecessors left is applied", [
+    "node/raft-runtime.ts",
+    "if (leads && this.#ledTerm !== term && this.#appliedTerm === term) {",
+    "if (leads && this.#ledTerm !== term) {",
+  ]),
+];
+
+const STORE: readonly Mutant[] = [
+  full(
+    "carry out a transaction again that was carried out",
+    [
+      "kv/sessions.ts",
+      `if (tag.number >= session.done[i]!) return tag.number <= session.done[i + 1]! ? "done" : "new";`,
+      `if (tag.number > session.done[i + 1]!) return "new";`,
+    ],
+    [
+      "kv/sessions.ts",
+      `  assert(lookUp(sessions, tag) === "new", "a session's transaction is carried out once");\n`,
+      "",
+    ],
+  ),
+  full("write whatever the compares say", [
+    "kv/replicated-store.ts",
+    "if (holds(this.#sequencer.tentative.state, compares)) this.#write(operations, tag, done);",
+    "if (compares.length >= 0) this.#write(operations, tag, done);",
+  ]),
+  full("decide on what is applied, not on what is proposed", [
+    "kv/replicated-store.ts",
+    "const decided = decide(new View(this.#sequencer.tentative.state));",
+    "const decided = decide(new View(this.state()));",
+  ]),
+  full("answer what wrote nothing without asking who leads", [
+    "kv/replicated-store.ts",
+    "const isStillLed = this.#decidesAlone() ? undefined : this.#running.readIndex();",
+    "const isStillLed = this.#decidesAlone() || term > 0 ? undefined : this.#running.readIndex();",
+  ]),
+  full("refuse for want of space what others may hold", [
+    "kv/replicated-store.ts",
+    "membersOf(configuration).size === 1",
+    "this.#isAlone(configuration)",
+  ]),
+  full("forget what was decided when leadership is lost", [
+    "kv/sequencer.ts",
+    `      if (item.bytes && proposed > 0) {`,
+    `      if (item.bytes && proposed > 0 && item.isForwarded) {`,
+  ]),
+  full("resolve before it is applied here", [
+    "kv/forwarder.ts",
+    "const isShown = await this.#ports.untilApplied(index, FORWARD_MS_MAX);",
+    "const isShown = index >= 0;",
+  ]),
+  full("end leases by the time that is left of them elsewhere", [
+    "kv/replicated-store.ts",
+    "for (const [lease, ttlMs] of this.state().leases) this.#leases.renew(lease, ttlMs);",
+    "for (const [lease, ttlMs] of this.state().leases) this.#leases.renew(lease, ttlMs / 4);",
+  ]),
+  full("forget leases when another node leads", [
+    "kv/replicated-store.ts",
+    "    for (const [lease, ttlMs] of this.state().leases) this.#leases.renew(lease, ttlMs);\n",
+    "",
+  ]),
+  full("skip a revision of a watch", [
+    "kv/history.ts",
+    "        if (position < this.#last()) {\n          position++;",
+    "        if (position < this.#last()) {\n          position += position + 1 < this.#last() && position % 16 === 15 ? 2 : 1;",
+  ]),
+  full("keep a watch going over what was compacted", [
+    "kv/history.ts",
+    "        if (position < this.#compacted) {\n",
+    "        position = Math.max(position, this.#compacted);\n        if (position < this.#compacted) {\n",
+  ]),
+  full("keep a watch's history over an installed snapshot", [
+    "kv/replicated-store.ts",
+    "    this.#history.restartAfter(state.revision);\n",
+    "",
+  ]),
+  full("leave leases out of snapshots", [
+    "kv/ledger.ts",
+    "    return { state, sessions, index:",
+    "    return { state: { ...state, leases: new Map() }, sessions, index:",
+  ]),
+];
+
 export const MUTANTS: readonly Mutant[] = [
   ...ELECTIONS,
   ...REPLICATION,
@@ -353,4 +517,7 @@ export const MUTANTS: readonly Mutant[] = [
   ...MEMBERSHIP,
   ...SNAPSHOTS,
   ...READS,
+  ...LOG_FILES,
+  ...RUNTIME,
+  ...STORE,
 ];

@@ -35,7 +35,7 @@ export async function runMutants(
 }
 
 async function runMutant(mutant: Mutant, seconds: number): Promise<MutantReport> {
-  const { name, edits, simulation } = mutant;
+  const { name, edits } = mutant;
   const directory = await mkdtemp(join(tmpdir(), "hive-mutant-"));
   try {
     for (const part of ["src/lib", "src/model", "src/cluster", "test/sim"]) {
@@ -52,7 +52,7 @@ async function runMutant(mutant: Mutant, seconds: number): Promise<MutantReport>
         text.replace(find, () => replace),
       );
     }
-    const tally = await simulate(directory, simulation, seconds);
+    const tally = await simulate(directory, mutant, seconds);
     if (typeof tally === "string") {
       const isHang = tally === HANGS;
       return { mutant: name, verdict: isHang ? "caught" : "BROKEN", detail: tally };
@@ -70,13 +70,14 @@ async function runMutant(mutant: Mutant, seconds: number): Promise<MutantReport>
 const HANGS = "it hangs in the middle of a seed";
 
 /** Runs in a process of its own, as the copy's modules would otherwise be this process's for ever. */
-async function simulate(directory: string, simulation: Mutant["simulation"], seconds: number): Promise<Tally | string> {
+async function simulate(directory: string, { name, simulation }: Mutant, seconds: number): Promise<Tally | string> {
   const child = Bun.spawn(
     [
       process.execPath,
       join(directory, "test/sim/main.ts"),
       "--json",
       "--stop",
+      `--undo=${name}`,
       `--simulation=${simulation}`,
       "--seeds=100000",
       `--seconds=${seconds}`,

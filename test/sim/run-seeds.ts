@@ -5,6 +5,7 @@ import type { Outcome, Simulation } from "./base/simulation.ts";
 import { Violation } from "./base/simulation.ts";
 import { coreSimulation } from "./core/simulation.ts";
 import { fullSimulation } from "./full/simulation.ts";
+import { REGRESSIONS } from "./regressions.ts";
 
 /** Erases the plan's type: a simulation is only ever given its own plans. */
 export const SIMULATIONS: readonly Simulation<unknown>[] = [
@@ -41,11 +42,16 @@ export type SeedsOptions = {
   readonly seconds?: number;
   /** Ends with the first failure. */
   readonly stops?: boolean;
+  /** Runs first what is kept of this mutant's bug. */
+  readonly undoneBy?: string;
 };
 
-export async function runSeeds({ simulations, from, count, seconds, stops }: SeedsOptions): Promise<Tally> {
+export async function runSeeds(options: SeedsOptions): Promise<Tally> {
+  const { simulations, from, count, seconds, stops } = options;
   listenForRejections();
   const tally = emptyTally();
+  if (options.undoneBy !== undefined) runKept(options.undoneBy, tally);
+  if (stops && tally.failures.length > 0) return tally;
   const end = seconds === undefined ? Number.POSITIVE_INFINITY : performance.now() + seconds * 1000;
   for (let seed = from; seed < from + count && performance.now() < end; seed++) {
     tally.seeds++;
@@ -67,6 +73,23 @@ export async function runSeeds({ simulations, from, count, seconds, stops }: See
     }
   }
   return tally;
+}
+
+/** The runs that are kept of one bug. */
+function runKept(undoneBy: string, tally: Tally): void {
+  for (const kept of REGRESSIONS.filter((regression) => regression.undoneBy === undoneBy)) {
+    const simulation = SIMULATIONS.find(({ name }) => name === kept.simulation)!;
+    const { violation, events } = simulation.run(kept.seed, kept.plan);
+    tally.events += events;
+    if (!violation) continue;
+    const { message } = violation;
+    tally.failures.push({
+      simulation: simulation.name,
+      seed: kept.seed,
+      invariant: `${violation.invariant} (kept run)`,
+      message,
+    });
+  }
 }
 
 async function leftAlone(): Promise<Violation | undefined> {
