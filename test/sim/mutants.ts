@@ -383,10 +383,10 @@ const LOG_FILES: readonly Mutant[] = [
     `if (record.writeStart > end) return { kind: "corrupt", provenBy: record.offset };`,
     `if (record.writeStart > end && dataEnd < 0) return { kind: "corrupt", provenBy: record.offset };`,
   ]),
-  full("forget what a damaged log owes at the next start", [
-    "kv/log/segment-log.ts",
-    "const rotated = await this.#rotate(SEGMENT_HEADER_BYTES + bytes, this.#last.header.recovery);",
-    "const rotated = await this.#rotate(SEGMENT_HEADER_BYTES + bytes, undefined);",
+  full("owe nothing after damage to the log", [
+    "kv/log/plan-repair.ts",
+    "return newHeader(sequence, after, { term: termAtLeast, vote: UNKNOWN_VOTE }, { through, termAtLeast });",
+    "return newHeader(sequence, after, { term: termAtLeast, vote: UNKNOWN_VOTE }, through < 0 ? { through, termAtLeast } : undefined);",
   ]),
   full("forget more of the log than the snapshot holds", [
     "kv/log/segment-log.ts",
@@ -412,10 +412,10 @@ const RUNTIME: readonly Mutant[] = [
     "for (const { restart } of persist) if (restart) this.#installIndex = restart.index;",
     "for (const { restart } of persist) if (restart && this.#applied < 0) this.#installIndex = restart.index;",
   ]),
-  full("take a snapshot of another moment than it says", [
+  full("put the first configuration into every snapshot", [
     "node/raft-runtime.ts",
     "await this.#snapshots.take({ index: this.#applied, term: this.#appliedTerm, configuration: this.#configuration });",
-    "await this.#snapshots.take({ index: this.#applied, term: this.#appliedTerm, configuration: configurationOfState(this.#state) });",
+    "await this.#snapshots.take({ index: this.#applied, term: this.#appliedTerm, configuration: this.#options.start.configuration });",
   ]),
   full("answer a barrier from what is committed here", [
     "kv/replicated-store.ts",

@@ -97,6 +97,8 @@ export class Client {
   readonly #prng: Prng;
   readonly #keys: Keys;
   readonly #nextValue: () => number;
+  /** One that never writes is never kept waiting for what a cut-off leader can't commit, and looks on. */
+  readonly #onlyReads: boolean;
   #server: Server | undefined;
 
   constructor(name: string, world: World, prng: Prng, keys: Keys, nextValue: () => number) {
@@ -105,6 +107,7 @@ export class Client {
     this.#prng = prng;
     this.#keys = keys;
     this.#nextValue = nextValue;
+    this.#onlyReads = prng.chance(0.3);
   }
 
   async run(): Promise<void> {
@@ -120,7 +123,7 @@ export class Client {
 
   async #act(server: Server): Promise<void> {
     const keys = this.#keys.take(this.#prng.pick([1, 1, 1, 2, 3]));
-    switch (this.#prng.below(7)) {
+    switch (this.#onlyReads ? this.#prng.pick([0, 6, 6]) : this.#prng.below(7)) {
       case 0:
       case 1:
         return this.read(server, keys);

@@ -508,6 +508,11 @@ class FullWorld {
     if (kind === "write" || kind === "writeDurable") node.lastWrites.set(path, { from: offset, to: offset + length });
     const { disk } = node;
     if (disk.usedBytes >= disk.capacityBytes) node.mayFail = true;
+    // Where files are written anew and not in place, a full disk refuses what was allocated long ago, too.
+    if (node.fullUntil > this.queue.now && kind === "writeDurable" && this.#prng.disk.chance(0.3)) {
+      node.mayFail = true;
+      throw diskError("ENOSPC");
+    }
     if (node.syncErrorsUntil <= this.queue.now || !MAKES_DURABLE.includes(kind)) return;
     if (!this.#prng.disk.chance(0.5)) return;
     node.mayFail = true;
@@ -737,10 +742,13 @@ class FullWorld {
       const path = `${DIRECTORY}/${prng.pick(files)}`;
       const bytes = node.disk.peek(path);
       const safe = node.lastWrites.get(path);
+      if (bytes.length === 0 || !safe) return;
+      // Mostly where something is written: the rest is zeros.
       const length = prng.pick([1, 1, 16, 512]);
-      const at = prng.below(Math.max(1, bytes.length - length));
+      const end = Math.max(1, Math.min(bytes.length, prng.chance(0.8) ? safe.from : bytes.length) - length);
+      const at = prng.chance(0.5) ? Math.max(0, end - prng.below(2_000)) : prng.below(end);
       // A damaged last write can't be told from a torn one, which nobody relied on.
-      if (bytes.length === 0 || !safe || (at < safe.to && at + length > safe.from)) return;
+      if (at < safe.to && at + length > safe.from) return;
       const damaged = bytes.subarray(at, at + length).map((byte) => byte ^ (1 + prng.below(255)));
       node.disk.damage(path, at, new Uint8Array(damaged));
       node.isSuspect = true;
@@ -748,6 +756,9 @@ class FullWorld {
       this.#note("rot", node);
       this.trace.line(this.queue.now, () => `${node.id} ${path} rots at ${at}, ${length} bytes`);
       this.queue.after(prng.wait(100), () => {
+        // The moment at which what it lost would be missed most.
+        const leader = this.#leader();
+        if (leader && leader !== node && prng.chance(0.4)) this.#crash(leader);
         if (node.life === life) this.#crash(node);
       });
     });
