@@ -66,7 +66,7 @@ export function planOf(seed: number): CorePlan {
   const leases = prng.chance(0.4);
   const inOrder = prng.chance(0.6);
   const voters = prng.pick([1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7, 9]);
-  return {
+  const plan: CorePlan = {
     voters,
     learners: prng.chance(0.3) ? prng.between(1, 2) : 0,
     spares: prng.chance(0.5) ? prng.between(1, 3) : 0,
@@ -114,7 +114,55 @@ export function planOf(seed: number): CorePlan {
     snapshotEntries: prng.chance(0.7) ? prng.pick([3, 10, 40, 150]) : 0,
     keepsOlder: prng.chance(0.5),
   };
+  if (prng.chance(0.1)) return leasesUnderFire(plan);
+  return prng.chance(0.1) ? changesUnderFire(plan) : plan;
 }
+
+const NO_FAULTS: CorePlan["faults"] = {
+  crash: 0,
+  partition: 0,
+  pause: 0,
+  stall: 0,
+  full: 0,
+  halt: 0,
+  damage: 0,
+  change: 0,
+  transfer: 0,
+  unreachable: 0,
+  drift: 0,
+  earlyTick: 0,
+};
+
+/** What breaks a lease takes many short-lived processes, half-cut networks, and logs that stand still while leaders change. */
+const leasesUnderFire = (plan: CorePlan): CorePlan => ({
+  ...plan,
+  voters: 5,
+  learners: 0,
+  spares: 0,
+  options: { ...plan.options, electionMs: 100, heartbeatMs: 33, leaseDrift: 0 },
+  faults: { ...NO_FAULTS, crash: 30, partition: 50 },
+  network: { ...plan.network, dropped: 0, doubled: 0, late: 0, delayMs: 0.3 },
+  disk: { syncMs: 0.1 },
+  downMs: 5,
+  cutElections: 6,
+  proposals: 200,
+  reads: 1,
+  snapshotEntries: 0,
+});
+
+/** Changes of the membership that are cut short, over and over. */
+const changesUnderFire = (plan: CorePlan): CorePlan => ({
+  ...plan,
+  voters: 3,
+  learners: 0,
+  spares: 2,
+  faults: { ...NO_FAULTS, crash: 200, partition: 60, change: 25 },
+  network: { ...plan.network, late: 0 },
+  downMs: 50,
+  proposals: 50,
+  reads: 0,
+  snapshotEntries: 0,
+});
 
 /** The same with less in it, for the shrinker. */
 export function simplerPlans(plan: CorePlan): readonly CorePlan[] {

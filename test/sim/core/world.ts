@@ -3,7 +3,13 @@
  * bytes, so that it is fast: the place to try many schedules on the protocol itself. What drives the core in earnest
  * (runtime, log files, store) is simulated in `../full`.
  */
-import { configurationOf, isQuorum, kindOf, membersOf } from "../../../src/cluster/raft/configuration.ts";
+import {
+  configurationOf,
+  decodeConfiguration,
+  isQuorum,
+  kindOf,
+  membersOf,
+} from "../../../src/cluster/raft/configuration.ts";
 import { slice } from "../../../src/cluster/raft/log.ts";
 import { configurationOfState, initialState, type RaftState } from "../../../src/cluster/raft/state.ts";
 import { deadline, step } from "../../../src/cluster/raft/step.ts";
@@ -48,6 +54,8 @@ type Node = {
   paused: (() => void)[];
   applied: Index;
   chain: number;
+  /** In force at the last applied entry. */
+  configuration: Configuration;
   applying: boolean;
   snapshotting: boolean;
   received: ModelSnapshot | undefined;
@@ -129,6 +137,7 @@ class World {
         paused: [],
         applied: 0,
         chain: 0,
+        configuration: genesis,
         applying: false,
         snapshotting: false,
         received: undefined,
@@ -166,6 +175,7 @@ class World {
     const { hardState } = node.disk;
     node.applied = snapshot.point.index;
     node.chain = snapshot.chain;
+    node.configuration = snapshot.point.configuration;
     node.applying = node.snapshotting = node.refusing = false;
     node.spins = 0;
     node.syncing = undefined;
@@ -330,6 +340,7 @@ class World {
       if (restart.index > node.applied) {
         node.applied = restart.index;
         node.chain = snapshot.chain;
+        node.configuration = restart.configuration;
       }
     }
     if (node.refusing) return;
@@ -380,7 +391,10 @@ class World {
       if (node.applied >= commit) return;
       const entries = slice(log, node.applied + 1, commit, Number.POSITIVE_INFINITY);
       if (!entries) throw new Violation("what is not applied is in memory", `${node.id} entry ${node.applied + 1}`);
-      for (const entry of entries) node.chain = chained(node.chain, hashOf(entry));
+      for (const entry of entries) {
+        node.chain = chained(node.chain, hashOf(entry));
+        if (kindOf(entry) === "configuration") node.configuration = decodeConfiguration(entry.data);
+      }
       node.applied += entries.length;
       this.ledger.applied(node.id, node.applied, node.chain);
       this.#input(node, { type: "applied", index: node.applied });
@@ -407,11 +421,8 @@ class World {
 
   /** Writes the state as it is now; durable a little later. */
   #makeSnapshot(node: Node, done: () => void): void {
-    const state = node.state!;
-    const { applied: index, chain } = node;
-    const at = state.configurations.findLast((configuration) => configuration.index <= index);
+    const { applied: index, chain, configuration } = node;
     const term = this.ledger.committed[index - 1]?.term ?? 0;
-    const configuration = at?.configuration ?? node.disk.snapshot.point.configuration;
     this.#later(node, this.#prng.disk.wait(this.plan.disk.syncMs * 5), () => {
       node.disk.keepSnapshot({ point: { index, term, configuration }, chain });
       done();
