@@ -29,38 +29,38 @@ const ONE_VOTE = [
 ] as const;
 
 const ELECTIONS: readonly Mutant[] = [
-  core("vote twice in a term", ONE_VOTE, ["step.ts", `(d.vote === "" || d.vote === from)`, "true"]),
+  core("vote twice in a term", ONE_VOTE, ["elect.ts", `(d.vote === "" || d.vote === from)`, "true"]),
   core("give a vote before it is durable", [
-    "step.ts",
+    "elect.ts",
     '  sendWhenDurable(d, from, { type: "vote-reply", granted });',
     '  send(d, from, { type: "vote-reply", granted });',
   ]),
   core("count the own vote before it is durable", [
-    "step.ts",
+    "elect.ts",
     "  d.votes = new Map();\n  d.ownVoteOrder",
     "  d.votes = new Map([[d.id, true]]);\n  d.ownVoteOrder",
   ]),
   core("vote for a log that lacks entries", [
-    "step.ts",
+    "elect.ts",
     "return term > own || (term === own && lastIndex >= d.log.last);",
     "return term >= own;",
   ]),
   core("vote for the longer log, whatever its terms", [
-    "step.ts",
+    "elect.ts",
     "return term > own || (term === own && lastIndex >= d.log.last);",
     "return lastIndex >= d.log.last || term > own + 1000;",
   ]),
   core(
     "forget the vote of a term when its leader is heard",
     [
-      "step.ts",
+      "roles.ts",
       '  if (term > d.term) setHardState(d, term, "");',
       '  if (term > d.term || (leader !== undefined && d.leader === undefined)) setHardState(d, term, "");',
     ],
     ONE_VOTE,
   ),
   core("forget a term that was not voted in", [
-    "step.ts",
+    "roles.ts",
     '  if (term > d.term) setHardState(d, term, "");',
     '  if (term > d.term) {\n    d.term = term;\n    d.vote = "";\n  }',
   ]),
@@ -75,14 +75,14 @@ const ELECTIONS: readonly Mutant[] = [
     "return count * 2 >= peers.length;",
   ]),
   core("stand for election without a quorum check", [
-    "step.ts",
+    "lead.ts",
     "if (!heardByQuorum(d, d.now - electionMs)) {",
     "if (d.now < 0) {",
   ]),
-  core("lead on while the disk hangs", ["step.ts", "if (isStalled(d) && d.peers.size > 0) {", "if (d.now < 0) {"]),
-  core("let a damaged node vote", ["step.ts", "=> d.recoverThrough === undefined;", "=> d.now >= 0;"]),
+  core("lead on while the disk hangs", ["lead.ts", "if (isStalled(d) && d.peers.size > 0) {", "if (d.now < 0) {"]),
+  core("let a damaged node vote", ["elect.ts", "=> d.recoverThrough === undefined;", "=> d.now >= 0;"]),
   core("let a damaged node stand for election", [
-    "step.ts",
+    "roles.ts",
     "    state.recoverThrough === undefined &&",
     "    state.term >= 0 &&",
   ]),
@@ -92,7 +92,7 @@ const ELECTIONS: readonly Mutant[] = [
     "d.persisted >= Math.min(d.recoverThrough, d.commit)",
   ]),
   core("never stand again once a configuration leaves it out", [
-    "step.ts",
+    "roles.ts",
     "state.configurations.some(({ configuration: at }) => isVoter(at, state.id))",
     "isVoter(state.configurations.at(-1)!.configuration, state.id)",
   ]),
@@ -100,7 +100,7 @@ const ELECTIONS: readonly Mutant[] = [
 
 const REPLICATION: readonly Mutant[] = [
   core("acknowledge entries before they are durable", [
-    "step.ts",
+    "follow.ts",
     '  sendWhenDurable(d, from, {\n    type: "append-reply",',
     '  send(d, from, {\n    type: "append-reply",',
   ]),
@@ -115,45 +115,45 @@ const REPLICATION: readonly Mutant[] = [
     "if (reached <= d.commit) return false;",
   ]),
   core("take entries without looking at the one before", [
-    "step.ts",
+    "follow.ts",
     "prevIndex < d.log.base.index || termAt(d.log, prevIndex) === prevTerm;",
     "prevIndex <= d.log.last;",
   ]),
   core("look at the entry before by index only where it is known", [
-    "step.ts",
+    "follow.ts",
     "termAt(d.log, prevIndex) === prevTerm;",
     "(termAt(d.log, prevIndex) ?? Number.POSITIVE_INFINITY) <= prevTerm;",
   ]),
   core("cut off what an old append does not mention", [
-    "step.ts",
+    "follow.ts",
     "  if (firstNew === -1) return;",
     "  if (firstNew === -1) {\n    const last = entries.at(-1)?.index ?? d.log.last;\n    if (last < d.log.last && last >= d.commit) truncate(d, last);\n    return;\n  }",
   ]),
   core("keep entries that contradict the leader's", [
-    "step.ts",
+    "follow.ts",
     "index > d.log.base.index && termAt(d.log, index) !== term);",
     "index > d.log.last && term >= 0);",
   ]),
   core("commit what was not compared with the leader's", [
-    "step.ts",
+    "follow.ts",
     "const reached = Math.min(message.commit, last);",
     "const reached = Math.min(message.commit, d.log.last);",
   ]),
   core("answer a heartbeat for what is not durable", [
-    "step.ts",
+    "follow.ts",
     "match: Math.min(last, d.persisted), round });",
     "match: last, round });",
   ]),
   core("answer a heartbeat for more than it compared", [
-    "step.ts",
+    "follow.ts",
     "match: Math.min(last, d.persisted), round });",
     "match: d.persisted, round });",
   ]),
   core(
     "keep what an earlier leadership knew of its peers",
-    ["step.ts", "    d.peers = new Map();\n    d.roundStarts", "    d.roundStarts"],
+    ["roles.ts", "    d.peers = new Map();\n    d.roundStarts", "    d.roundStarts"],
     [
-      "step.ts",
+      "roles.ts",
       "  d.votes = new Map();\n  d.peers = new Map();\n  followMembership(d);",
       "  d.votes = new Map();\n  followMembership(d);",
     ],
@@ -189,7 +189,7 @@ const REPLICATION: readonly Mutant[] = [
     "trimmed(d.log, d.log.last, d.options.windowBytesMax)",
   ]),
   core("begin a term without an entry of its own", [
-    "step.ts",
+    "roles.ts",
     "  append(d, [{ index: d.ownFirst, term: d.term, data: NOTHING }]);\n",
     "",
   ]),
@@ -203,7 +203,7 @@ const DISKS: readonly Mutant[] = [
     '  if (d.role !== "leader") becomeFollower(d, d.term, undefined);\n  cut(',
   ]),
   core("never try a refused write again", [
-    "step.ts",
+    "follow.ts",
     "  if (d.mustRepeat) d.order.hardState = true;\n  if (entries.length",
     "  if (entries.length",
   ]),
@@ -241,15 +241,15 @@ const MEMBERSHIP: readonly Mutant[] = [
     "outgoing: come + gone > 99 ? from.voters : []",
   ]),
   core("change again while a change is not committed", [
-    "step.ts",
+    "lead.ts",
     "  d.configurations.length === 1 && !isJoint(configuration(d)) && d.commit >= d.ownFirst && !d.transfer;",
     "  !isJoint(configuration(d)) && d.commit >= d.ownFirst && !d.transfer;",
   ]),
   core(
     "change before an own entry is committed",
-    ["step.ts", '  if (d.commit < d.ownFirst) return "not-ready";\n', ""],
+    ["lead.ts", '  if (d.commit < d.ownFirst) return "not-ready";\n', ""],
     [
-      "step.ts",
+      "lead.ts",
       "!isJoint(configuration(d)) && d.commit >= d.ownFirst && !d.transfer;",
       "!isJoint(configuration(d)) && !d.transfer;",
     ],
@@ -265,7 +265,7 @@ const MEMBERSHIP: readonly Mutant[] = [
     "state.configurations[0]!.configuration;",
   ]),
   core("leave a joint configuration before it is committed", [
-    "step.ts",
+    "lead.ts",
     "    serveReads(d);\n    if (d.configurations.length === 1 && afterConfiguration(d)) return;\n  }",
     "    serveReads(d);\n  }\n  if (isJoint(configuration(d)) || (d.configurations.length === 1 && !configuration(d).voters.includes(d.id))) {\n    if (afterConfiguration(d)) return;\n  }",
   ]),
@@ -286,22 +286,22 @@ const MEMBERSHIP: readonly Mutant[] = [
 
 const SNAPSHOTS: readonly Mutant[] = [
   core("install a snapshot that is older than the state", [
-    "step.ts",
+    "follow.ts",
     "  if (point.index > d.commit) {",
     "  if (point.index > 0 && point.index !== d.commit) {",
   ]),
-  core("install a snapshot and leave the files as they were", ["step.ts", "      d.order.restart = point;\n", ""]),
+  core("install a snapshot and leave the files as they were", ["follow.ts", "      d.order.restart = point;\n", ""]),
   core("keep the log that a snapshot contradicts", [
-    "step.ts",
+    "follow.ts",
     "    if (termAt(d.log, point.index) === point.term) {",
     "    if (termAt(d.log, point.index) !== undefined) {",
   ]),
   core("take a snapshot's configuration for the own", [
-    "step.ts",
+    "follow.ts",
     "      d.configurations = [{ index: point.index, configuration: point.configuration }];\n",
     "",
   ]),
-  core("go on counting the old log as durable after a snapshot", ["step.ts", "      d.persisted = 0;\n", ""]),
+  core("go on counting the old log as durable after a snapshot", ["follow.ts", "      d.persisted = 0;\n", ""]),
 ];
 
 const READS: readonly Mutant[] = [
@@ -341,7 +341,7 @@ const READS: readonly Mutant[] = [
     "Number.NEGATIVE_INFINITY,",
   ]),
   core("let a follower that hears its leader elect another", [
-    "step.ts",
+    "elect.ts",
     'd.role === "leader" || d.now - d.heardLeaderAt < d.options.electionMs;',
     'd.role === "leader";',
   ]),

@@ -151,3 +151,11 @@ export function beginRound(d: Draft): void {
     d.roundStarts = [...d.roundStarts.slice(-ROUND_STARTS_MAX), { round: d.round, at: d.now }];
   }
 }
+
+/** Everything up to `index` is committed; configurations that were replaced by then are history. */
+export function commitUpTo(d: Draft, index: Index): void {
+  assert(index <= d.log.last, "what is committed is in the log");
+  d.commit = index;
+  const inForce = d.configurations.findLastIndex((at) => at.index <= index);
+  if (inForce > 0) d.configurations = d.configurations.slice(inForce);
+}

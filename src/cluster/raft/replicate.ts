@@ -3,9 +3,7 @@ import { isQuorum, membersOf, reachedByQuorum } from "./configuration.ts";
 import { beginRound, configuration, type Draft, send, updatePeer } from "./draft.ts";
 import { lastWithin, slice, termAt } from "./log.ts";
 import type { Progress } from "./state.ts";
-import type { Entry, Index, Message, PeerId } from "./types.ts";
-
-type Of<Type extends Message["type"]> = Extract<Message, { readonly type: Type }>;
+import type { Entry, Index, MessageOf, PeerId } from "./types.ts";
 
 export const freshProgress = (d: Draft): Progress => ({
   match: 0,
@@ -125,7 +123,7 @@ export function onFetched(d: Draft, peer: PeerId, entries: readonly Entry[]): vo
   if (d.peers.get(peer)!.mode === "replicate") sendAppends(d, peer, false);
 }
 
-export function onAppendReply(d: Draft, { from, match, round }: Of<"append-reply">): void {
+export function onAppendReply(d: Draft, { from, match, round }: MessageOf<"append-reply">): void {
   const progress = d.peers.get(from);
   if (!progress || match > d.log.last) return;
   const inflight = progress.inflight.filter(({ last }) => last > match);
@@ -147,7 +145,7 @@ export function onAppendReply(d: Draft, { from, match, round }: Of<"append-reply
   });
 }
 
-export function onAppendRefused(d: Draft, message: Of<"append-refused">): void {
+export function onAppendRefused(d: Draft, message: MessageOf<"append-refused">): void {
   const { from, prevIndex, hintIndex, hintTerm, round } = message;
   const progress = d.peers.get(from);
   if (!progress) return;

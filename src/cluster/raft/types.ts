@@ -77,6 +77,9 @@ export type MessageBody =
 
 export type Message = { readonly from: PeerId; readonly to: PeerId; readonly term: Term } & MessageBody;
 
+/** The message of one type. */
+export type MessageOf<Type extends Message["type"]> = Extract<Message, { readonly type: Type }>;
+
 export type Input =
   /** Time went by. To be given at `deadline(state)` at the latest; earlier does no harm. */
   | { readonly type: "tick" }
