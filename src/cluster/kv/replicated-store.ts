@@ -32,14 +32,8 @@ import {
   type SealedOperation,
 } from "./command.ts";
 import type { Disk } from "./disk.ts";
-import {
-  type Answer,
-  encodeAnswer,
-  type ItemResult,
-  LEASE_MS_MAX,
-  parseRequest,
-  type Transaction,
-} from "./forward-message.ts";
+import { LEASE_MS_MAX, type Transaction } from "./forward-message.ts";
+import { type Done, ForwardServer } from "./forward-server.ts";
 import { FORWARD_MS_MAX, Forwarder, type Leader } from "./forwarder.ts";
 import type { History, KeyEvent } from "./history.ts";
 import type { KeyDecision, KeyValueStore } from "./key-value-store.ts";
@@ -50,10 +44,10 @@ import { Progress } from "./progress.ts";
 import { advance, type Logged } from "./replicated.ts";
 import type { Schema } from "./schema.ts";
 import { Sequencer, type Settle } from "./sequencer.ts";
-import { lookUp, type SessionId, type SessionTag } from "./sessions.ts";
+import type { SessionTag } from "./sessions.ts";
 import { checkSnapshot, readSnapshot, snapshotName, writeSnapshot } from "./snapshot-file.ts";
 import type { Command, Operation, State } from "./state.ts";
-import { busy, closed, noLease, storeError, transactionTooLarge } from "./store-errors.ts";
+import { busy, closed, noLease, outcomeUnknown, storeError, transactionTooLarge } from "./store-errors.ts";
 import { type Compare, holds, View } from "./view.ts";
 
 /** A proposal that has not come back for this long, and up to twice that, is answered: its outcome is unknown. */
@@ -75,19 +69,6 @@ export type ReplicatedStoreParts = {
   readonly log: Log;
 };
 
-/** What became of a transaction. `conflict`: a compare did not hold; otherwise see `Settle`. */
-type Done = (problem: "dropped" | "conflict" | StoreError | undefined, index: Index) => void;
-
-type Client = {
-  /** The highest that it named: late copies of what is below are not carried out. */
-  low: number;
-  /**
-   * Its transactions from `low` on that were decided without writing anything; "unresolved" until it is sure. Whoever asks
-   * again gets the same answer: a late copy must not carry out what its client was told not to be made.
-   */
-  readonly unwritten: Map<number, ItemResult>;
-};
-
 export class ReplicatedStore implements KeyValueStore, StateMachine {
   readonly #parts: ReplicatedStoreParts;
   readonly #schema: Schema;
@@ -98,9 +79,8 @@ export class ReplicatedStore implements KeyValueStore, StateMachine {
   readonly #progress: Progress;
   readonly #sequencer: Sequencer;
   readonly #forwarder: Forwarder;
+  readonly #forwarded: ForwardServer;
   readonly #leases: LeaseKeeper;
-  /** As leader of this term: what is known of those who forward, beyond what their sessions say. */
-  #clients = new Map<SessionId, Client>();
   /** What was proposed and is not in the log up to here never will be. */
   #refusedAfter: { readonly index: Index; readonly error: StoreError } | undefined;
   #consensus: Consensus | undefined;
@@ -132,6 +112,15 @@ export class ReplicatedStore implements KeyValueStore, StateMachine {
       refusal: () => this.#refusal(),
       withoutLeader: () => this.#withoutLeader(),
       untilApplied: (index, ms) => this.#progress.until(index, ms),
+    });
+    this.#forwarded = new ForwardServer({
+      schema: parts.schema,
+      log: parts.log,
+      sequencer: this.#sequencer,
+      carryOut: (transaction, tag, done) => this.#carryOut(transaction, tag, done),
+      waitForAll: (settle) => this.#waitForAll(settle),
+      register: (settle) => this.#register(settle),
+      isClosing: () => this.#closing !== undefined,
     });
     this.#leases = new LeaseKeeper(parts.clock, (lease) => this.#expire(lease));
   }
@@ -445,7 +434,7 @@ export class ReplicatedStore implements KeyValueStore, StateMachine {
   }
 
   gainedLeadership(term: Term): void {
-    this.#clients.clear();
+    this.#forwarded.forget();
     this.#refusedAfter = undefined;
     this.#sequencer.begin(term, this.#ledger.now);
     // Nobody knows what time they have left: each gets all of it.
@@ -457,7 +446,7 @@ export class ReplicatedStore implements KeyValueStore, StateMachine {
   lostLeadership(): void {
     const { health, message = "The disk failed.", configuration, commitIndex } = this.#running.status();
     this.#leases.close();
-    this.#clients.clear();
+    this.#forwarded.forget();
     // A disk that refused for want of space has nothing of what it did not make durable; and where there is no other member,
     // not even a learner that may have been made a voter by an entry sent along, nobody else has it either.
     if (health === "full" && membersOf(configuration).size === 1) {
@@ -517,105 +506,14 @@ export class ReplicatedStore implements KeyValueStore, StateMachine {
     }
   }
 
-  async answer(from: PeerId, body: Uint8Array): Promise<Uint8Array> {
-    try {
-      return encodeAnswer(await this.#answerTo(from, body));
-    } catch (error) {
-      // A record that this version's indexes make nothing of, say.
-      this.#log.error("store.forwarded_failed", { peer: from, error });
-      return encodeAnswer({ kind: "bad", message: String(error) });
-    }
+  answer(from: PeerId, body: Uint8Array): Promise<Uint8Array> {
+    return this.#forwarded.answer(from, body);
   }
 
-  // --- What other nodes ask of the leader
-
-  async #answerTo(from: PeerId, body: Uint8Array): Promise<Answer> {
-    const request = parseRequest(this.#schema, body);
-    if (!request.ok) {
-      this.#log.warn("store.forwarded_malformed", { peer: from, message: request.error });
-      return { kind: "bad", message: request.error };
-    }
-    const { kind, term } = request.value;
-    if (this.#closing || !this.#sequencer.isLeading || this.#sequencer.term !== term) return { kind: "moved" };
-    if (kind === "register") return this.#register();
-    const { session, low, items } = request.value;
-    if (lookUp(this.#sequencer.tentative.sessions, { session, number: low, low }) === "expired")
-      return { kind: "expired" };
-    const client = this.#clientOf(session, low);
-    const settled = await Promise.all(
-      items.map(({ number, transaction }) => this.#answerItem({ session, number, low }, transaction, client)),
-    );
-    return {
-      kind: "done",
-      index: Math.max(0, ...settled.map(({ index }) => index)),
-      results: settled.map(({ result }) => result),
-    };
+  /** The session's id is known when its registration is: it has the place after those before it in the log. */
+  #register(settle: Settle): void {
+    this.#submit({ kind: "register" }, encodeRegister(), settle);
   }
-
-  /** The session's next id is known when the registration is: it has the place after those before it in the log. */
-  #register(): Promise<Answer> {
-    const session = this.#sequencer.tentative.sessions.nextId;
-    if (this.#sequencer.isFull) return Promise.resolve({ kind: "moved" });
-    return new Promise((resolve) => {
-      this.#submit({ kind: "register" }, encodeRegister(), (problem) => {
-        resolve(problem === undefined ? { kind: "session", session } : { kind: "moved" });
-      });
-    });
-  }
-
-  #clientOf(session: SessionId, low: number): Client {
-    const client = this.#clients.get(session) ?? { low, unwritten: new Map() };
-    this.#clients.set(session, client);
-    client.low = Math.max(client.low, low);
-    for (const number of client.unwritten.keys()) if (number < client.low) client.unwritten.delete(number);
-    return client;
-  }
-
-  #answerItem(
-    tag: SessionTag,
-    transaction: Transaction,
-    { low, unwritten }: Client,
-  ): Promise<{ readonly result: ItemResult; readonly index: Index }> {
-    const { number } = tag;
-    return new Promise((resolve) => {
-      const settle = (result: ItemResult, index: Index) => resolve({ result, index });
-      const known = this.#knownOf(tag, low, unwritten);
-      if (known === "unresolved") {
-        settle(known, 0);
-        return;
-      }
-      if (known !== undefined) {
-        this.#waitForAll((problem, index) => settle(problem ? "unresolved" : known, index));
-        return;
-      }
-      unwritten.set(number, "unresolved");
-      this.#carryOut(transaction, tag, (problem, index) => {
-        const result = resultOf(problem);
-        if (unwritten.has(number)) {
-          if (result === "unresolved") unwritten.delete(number);
-          else unwritten.set(number, result);
-        }
-        settle(result, index);
-      });
-      // What is written, the session remembers.
-      if (lookUp(this.#sequencer.tentative.sessions, tag) === "done") unwritten.delete(number);
-    });
-  }
-
-  /** What was decided of it already. */
-  #knownOf(tag: SessionTag, low: number, unwritten: ReadonlyMap<number, ItemResult>): ItemResult | undefined {
-    if (tag.number < low) return "unresolved";
-    const before = unwritten.get(tag.number);
-    if (before !== undefined) return before;
-    const found = lookUp(this.#sequencer.tentative.sessions, tag);
-    if (found === "new") return undefined;
-    return found === "done" ? "committed" : "unresolved";
-  }
-}
-
-function resultOf(problem: Parameters<Done>[0]): ItemResult {
-  if (problem === undefined) return "committed";
-  return problem === "dropped" || problem === outcomeUnknown ? "unresolved" : problem;
 }
 
 const loggedOf = (command: Command, tag: SessionTag | undefined): Logged =>
@@ -627,8 +525,4 @@ const unavailable = ({ reason, message }: ConsensusError): StoreError =>
 const noLeader = storeError(
   "unavailable",
   "The transaction was not made: no leader could be reached. Most of the cluster's voters have to be up and connected.",
-);
-const outcomeUnknown = storeError(
-  "unavailable",
-  "Outcome unknown: the transaction was proposed, and no quorum confirmed or replaced it in time. It may still be made.",
 );
