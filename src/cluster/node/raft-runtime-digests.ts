@@ -30,3 +30,20 @@ function compare(index: Index, digest: number, mine: Map<Index, number>, others:
   if (mine.size > REMEMBERED_MAX) mine.delete(oldest!);
   return (others.get(index) ?? digest) === digest;
 }
+
+/** A digest on its way: a tag byte, the index as a double and the digest, both little-endian. */
+const DIGEST_BYTES = 13;
+
+export function encodeDigest(tag: number, index: Index, digest: number): Uint8Array {
+  const body = Buffer.alloc(DIGEST_BYTES, tag);
+  body.writeDoubleLE(index, 1);
+  body.writeUInt32LE(digest, 9);
+  return body;
+}
+
+/** Undefined for what is no digest. */
+export function decodeDigest(body: Uint8Array): { readonly index: Index; readonly digest: number } | undefined {
+  if (body.length !== DIGEST_BYTES) return undefined;
+  const view = new DataView(body.buffer, body.byteOffset, body.length);
+  return { index: view.getFloat64(1, true), digest: view.getUint32(9, true) };
+}

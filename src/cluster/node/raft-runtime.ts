@@ -11,7 +11,7 @@
  *
  * Whoever opened the storage and the transport closes them, after this.
  */
-import { assert, unreachable } from "../../lib/assert.ts";
+import { unreachable } from "../../lib/assert.ts";
 import type { Clock } from "../../lib/clock.ts";
 import type { Log } from "../../lib/log.ts";
 import type { Random } from "../../lib/random.ts";
@@ -21,8 +21,7 @@ import type { Consensus, ConsensusError, ConsensusStatus, StateMachine, StoredSn
 import type { Disk } from "../kv/disk.ts";
 import type { LogError, LogStorage } from "../kv/log/log-storage.ts";
 import { recordBytes } from "../kv/log/record.ts";
-import { decodeConfiguration, isQuorum, kindOf } from "../raft/configuration.ts";
-import { slice } from "../raft/log.ts";
+import { decodeConfiguration, isQuorum, kindOf, membersOf } from "../raft/configuration.ts";
 import { configurationOfState, initialState, type RaftState } from "../raft/state.ts";
 import { deadline, step } from "../raft/step.ts";
 import {
@@ -33,15 +32,16 @@ import {
   type Entry,
   type Index,
   type Input,
-  type Ms,
   type Options,
   type PeerId,
   type Persist,
   type SnapshotPoint,
   type Term,
 } from "../raft/types.ts";
+import { planApply } from "./plan-apply.ts";
+import { Alarm } from "./raft-runtime-alarm.ts";
 import { Calls } from "./raft-runtime-calls.ts";
-import { DIGEST_EVERY, Digests } from "./raft-runtime-digests.ts";
+import { DIGEST_EVERY, Digests, decodeDigest, encodeDigest } from "./raft-runtime-digests.ts";
 import { Persister } from "./raft-runtime-persister.ts";
 import { Reads } from "./raft-runtime-reads.ts";
 import { notLeader, refused, unavailable, WAITERS_MAX, Waiters } from "./raft-runtime-waiters.ts";
@@ -92,10 +92,8 @@ const APPLY_BYTES_MAX = MIB;
 const TELL_APPLIED_BYTES = 64 * KIB;
 /** How often it is looked whether something waits too long, while something waits. */
 const SWEEP_MS = 50;
-/** A wake-up that comes so late says that the process stood still: what arrived meanwhile is heard first. */
-const LATE_MS = 50;
 
-/** The first byte of a request: for the state machine, or a digest (8 bytes index, 4 bytes digest), which has no answer. */
+/** The first byte of a request: for the state machine, or a digest, which has no answer. */
 const FOR_MACHINE = 0;
 const FOR_DIGEST = 1;
 
@@ -135,8 +133,7 @@ export class RaftRuntime implements Consensus {
   readonly #waiters = new Waiters();
   #isSweeping = false;
 
-  #alarm: AbortController | undefined;
-  #alarmAt: Ms = Number.POSITIVE_INFINITY;
+  readonly #alarm: Alarm;
   readonly #ended = new AbortController();
   #closing: Promise<void> | undefined;
   #full: string | undefined;
@@ -175,6 +172,10 @@ export class RaftRuntime implements Consensus {
     this.#applied = point.index;
     this.#appliedTerm = point.term;
     this.#configuration = point.configuration;
+    this.#alarm = new Alarm(clock, () => {
+      if (clock.monotonicMs() >= deadline(this.#state)) this.#take({ type: "tick" });
+      else this.#alarm.set(deadline(this.#state));
+    });
     this.#persister = new Persister({
       storage,
       durable: (orders) => this.#onDurable(orders),
@@ -347,7 +348,7 @@ export class RaftRuntime implements Consensus {
     await Promise.resolve();
     this.#inputs.length = 0;
     this.#ended.abort();
-    this.#alarm?.abort();
+    this.#alarm.close();
     clearImmediate(this.#applyLater);
     this.#reads.close(CLOSED);
     this.#calls.close(CLOSED);
@@ -388,7 +389,7 @@ export class RaftRuntime implements Consensus {
       this.#failed(`This node came upon something that cannot be, and stopped: ${error}`, error);
     }
     this.#isStepping = false;
-    this.#setAlarm();
+    this.#alarm.set(deadline(this.#state));
   }
 
   #step(input: Input): void {
@@ -430,7 +431,9 @@ export class RaftRuntime implements Consensus {
   #applyCommitted(): void {
     let entriesLeft = APPLY_ENTRIES_MAX;
     let bytesLeft = APPLY_BYTES_MAX;
-    while (this.#applied < this.#state.commit && this.#failure === undefined) {
+    while (this.#failure === undefined) {
+      const batch = planApply(this.#state, this.#applied, this.#ledTerm, { entries: entriesLeft, bytes: bytesLeft });
+      if (!batch) return;
       if (entriesLeft <= 0 || bytesLeft <= 0) {
         this.#applyLater ??= setImmediate(() => {
           this.#applyLater = undefined;
@@ -438,19 +441,9 @@ export class RaftRuntime implements Consensus {
         });
         return;
       }
-      const from = this.#applied + 1;
-      const nextDigest = Math.ceil(from / DIGEST_EVERY) * DIGEST_EVERY;
-      const through = Math.min(this.#state.commit, nextDigest, from + entriesLeft - 1);
-      let entries = slice(this.#state.log, from, through, bytesLeft);
-      assert(entries && entries.length > 0, "what is not applied is in memory");
-      // Another leader's entries: the machine has to know first that it leads no more.
-      const ledTerm = this.#ledTerm;
-      if (ledTerm !== undefined && entries.at(-1)!.term > ledTerm) {
-        if (entries[0]!.term > ledTerm) this.#tellLost();
-        else entries = entries.filter(({ term }) => term <= ledTerm);
-      }
-      entriesLeft -= entries.length;
-      bytesLeft -= this.#apply(entries);
+      if (batch.losesTerm) this.#tellLost();
+      entriesLeft -= batch.entries.length;
+      bytesLeft -= this.#apply(batch.entries);
     }
   }
 
@@ -640,7 +633,7 @@ export class RaftRuntime implements Consensus {
         this.#dispatch.ack(from, frame);
         return;
       case "request":
-        if (!isMember(configurationOfState(this.#state), from)) return;
+        if (!membersOf(configurationOfState(this.#state)).has(from)) return;
         if (frame.body[0] === FOR_DIGEST) this.#onDigest(from, frame.body);
         if (frame.body[0] === FOR_MACHINE) this.#calls.onRequest(from, frame.id, frame.body.subarray(1));
         return;
@@ -658,17 +651,14 @@ export class RaftRuntime implements Consensus {
     const digest = this.#options.machine.digest() >>> 0;
     if (!this.#digests.own(this.#applied, digest)) this.#diverged(this.#applied);
     if (this.#state.role !== "leader") return;
-    const body = Buffer.alloc(13, FOR_DIGEST);
-    body.writeDoubleLE(this.#applied, 1);
-    body.writeUInt32LE(digest, 9);
+    const body = encodeDigest(FOR_DIGEST, this.#applied, digest);
     for (const peer of this.#state.peers.keys()) this.#options.transport.send(peer, { type: "request", id: 0, body });
   }
 
   #onDigest(from: PeerId, body: Uint8Array): void {
-    if (body.length !== 13 || from !== this.#state.leader || this.#failure !== undefined) return;
-    const view = new DataView(body.buffer, body.byteOffset, body.length);
-    const index = view.getFloat64(1, true);
-    if (!this.#digests.leaders(index, view.getUint32(9, true))) this.#diverged(index);
+    const said = decodeDigest(body);
+    if (!said || from !== this.#state.leader || this.#failure !== undefined) return;
+    if (!this.#digests.leaders(said.index, said.digest)) this.#diverged(said.index);
   }
 
   #diverged(index: Index): void {
@@ -702,35 +692,6 @@ export class RaftRuntime implements Consensus {
     }
     this.#isSweeping = false;
   }
-
-  // --- Time
-
-  /**
-   * Sees to a wake-up at the core's deadline. One that is due sooner serves as well, as it looks again: deadlines mostly
-   * move away, with every message from the leader, and a timer isn't set anew for each.
-   */
-  #setAlarm(): void {
-    const at = deadline(this.#state);
-    if (at >= this.#alarmAt || this.#closing) return;
-    this.#alarm?.abort();
-    void this.#sleepUntil(at);
-  }
-
-  async #sleepUntil(at: Ms): Promise<void> {
-    const { clock } = this.#options;
-    const alarm = new AbortController();
-    this.#alarm = alarm;
-    this.#alarmAt = at;
-    await clock.sleep(Math.max(1, Math.ceil(at - clock.monotonicMs())), alarm.signal);
-    if (!alarm.signal.aborted && clock.monotonicMs() - at > LATE_MS) await clock.sleep(0, alarm.signal);
-    if (alarm.signal.aborted) return;
-    this.#alarm = undefined;
-    this.#alarmAt = Number.POSITIVE_INFINITY;
-    if (clock.monotonicMs() >= deadline(this.#state)) this.#take({ type: "tick" });
-    else this.#setAlarm();
-  }
 }
 
 const CLOSED: ConsensusError = { reason: "closed", message: "This node is stopping." };
-const isMember = ({ voters, outgoing, learners, joining }: Configuration, peer: PeerId): boolean =>
-  voters.includes(peer) || outgoing.includes(peer) || learners.includes(peer) || joining.includes(peer);
