@@ -5,9 +5,8 @@
  */
 import { join } from "node:path";
 import { startEtcd, startEtcdCluster, type TestEtcd } from "../support/etcd.ts";
-import { RedisClient } from "../support/redis-client.ts";
 import { StoreCluster, type StoreNode } from "../support/store-cluster.ts";
-import { NODE_SECRET, NODE_USER } from "../support/store-node-login.ts";
+import { login, NODE_SECRET, NODE_USER } from "../support/store-node-login.ts";
 import { median } from "./http-load.ts";
 import type { Load } from "./load-report.ts";
 import type { Report } from "./report.ts";
@@ -170,19 +169,15 @@ async function benchLeaders(failovers: number, report: Report): Promise<void> {
 
 const limit = (value: number, most: number) => ({ value: ms(value), goal: below(most, value, "ms") });
 
-async function login(node: StoreNode): Promise<RedisClient> {
-  const client = await RedisClient.connect(node.redis);
-  await client.ask(["AUTH", NODE_USER, NODE_SECRET]);
-  return client;
-}
-
 /** Ends the leader; how long until a survivor answers a write that was asked right then, in ms. */
 async function failOver(cluster: StoreCluster, how: "SIGKILL" | "hang"): Promise<number> {
   const leader = await cluster.leader();
-  const survivors = await Promise.all([...cluster.nodes.values()].filter((node) => node !== leader).map(login));
+  const survivors = await Promise.all(
+    [...cluster.nodes.values()].filter((node) => node !== leader).map(({ redis }) => login(redis)),
+  );
   if (how === "hang") await leader.ask({ do: "hang" });
   // A disk that hangs is noticed by who writes.
-  const busy = how === "hang" ? await login(leader) : undefined;
+  const busy = how === "hang" ? await login(leader.redis) : undefined;
   const started = performance.now();
   if (how === "SIGKILL") leader.signal("SIGKILL");
   const writes = survivors.map(async (client) => {
@@ -206,7 +201,7 @@ async function failOver(cluster: StoreCluster, how: "SIGKILL" | "hang"): Promise
 /** Hands leadership over under load; the longest time between two answers that any of 8 writers got, in ms. */
 async function handOver(cluster: StoreCluster): Promise<number> {
   const leader = await cluster.leader();
-  const clients = await Promise.all(Array.from({ length: 8 }, () => login(leader)));
+  const clients = await Promise.all(Array.from({ length: 8 }, () => login(leader.redis)));
   let isOver = false;
   let longest = 0;
   const writers = clients.map(async (client, n) => {

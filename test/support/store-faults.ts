@@ -4,10 +4,11 @@
  */
 import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { Prng } from "../sim/base/prng.ts";
 import { checkLinearizability, type Operation } from "../sim/check/linearizability.ts";
-import { RedisClient } from "./redis-client.ts";
+import type { RedisClient } from "./redis-client.ts";
 import { StoreCluster } from "./store-cluster.ts";
-import { NODE_SECRET, NODE_USER } from "./store-node-login.ts";
+import { login } from "./store-node-login.ts";
 
 const KEYS = 8;
 const CLIENTS = 6;
@@ -23,17 +24,6 @@ export type FaultReport = {
   readonly verdict: ReturnType<typeof checkLinearizability>;
 };
 
-/** Chance that can be repeated: xorshift32. What the processes make of it can not. */
-export function chanceOf(seed: number): (below: number) => number {
-  let state = seed | 0 || 1;
-  return (below) => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    return (state >>> 0) % below;
-  };
-}
-
 export async function runFaults(options: {
   readonly seed: number;
   readonly seconds: number;
@@ -45,9 +35,9 @@ export async function runFaults(options: {
     const history = new History();
     const stop = new AbortController();
     const clients = Array.from({ length: CLIENTS }, (_, i) =>
-      runClient(cluster, history, chanceOf(options.seed * 1000 + i), stop.signal),
+      runClient(cluster, history, new Prng(options.seed, i + 1), stop.signal),
     );
-    const faults = await injectFaults(cluster, chanceOf(options.seed), options.seconds);
+    const faults = await injectFaults(cluster, new Prng(options.seed), options.seconds);
     stop.abort();
     await Promise.all(clients);
     await converge(cluster, history);
@@ -77,20 +67,15 @@ class History {
 const keyOf = (n: number): string => `k${n}`;
 const numberOf = (reply: unknown): number => (reply === null ? 0 : Number(reply));
 
-async function runClient(
-  cluster: StoreCluster,
-  history: History,
-  chance: (below: number) => number,
-  stop: AbortSignal,
-): Promise<void> {
+async function runClient(cluster: StoreCluster, history: History, chance: Prng, stop: AbortSignal): Promise<void> {
   let client: RedisClient | undefined;
   while (!stop.aborted) {
-    const id = cluster.ids[chance(cluster.ids.length)]!;
+    const id = cluster.ids[chance.below(cluster.ids.length)]!;
     try {
       client = await login(cluster.nodes.get(id)!.redis);
       for (let i = 0; i < 20 && !stop.aborted; i++) {
         await operate(client, history, chance);
-        await Bun.sleep(chance(20));
+        await Bun.sleep(chance.below(20));
       }
     } catch {
       // Unknown outcomes are in the history already; another node may know more.
@@ -101,17 +86,10 @@ async function runClient(
   }
 }
 
-async function login(port: number): Promise<RedisClient> {
-  const client = await RedisClient.connect(port);
-  const said = await client.ask(["AUTH", NODE_USER, NODE_SECRET]);
-  if (said !== "OK") throw new Error(`AUTH: ${said}`);
-  return client;
-}
-
 /** One operation. Throws when its outcome is unknown, having noted that. */
-async function operate(client: RedisClient, history: History, chance: (below: number) => number): Promise<void> {
-  const key = keyOf(chance(KEYS));
-  const kind = chance(10);
+async function operate(client: RedisClient, history: History, chance: Prng): Promise<void> {
+  const key = keyOf(chance.below(KEYS));
+  const kind = chance.below(10);
   const call = history.now();
   if (kind < 4) {
     const value = numberOf(taken(await client.ask(["GET", key])));
@@ -165,19 +143,15 @@ async function noted(
   }
 }
 
-async function injectFaults(
-  cluster: StoreCluster,
-  chance: (below: number) => number,
-  seconds: number,
-): Promise<Record<string, number>> {
+async function injectFaults(cluster: StoreCluster, chance: Prng, seconds: number): Promise<Record<string, number>> {
   const counts: Record<string, number> = {};
-  const one = () => cluster.ids[chance(cluster.ids.length)]!;
+  const one = () => cluster.ids[chance.below(cluster.ids.length)]!;
   const faults: Record<string, () => Promise<void>> = {
     async kill() {
       const id = one();
       cluster.nodes.get(id)!.signal("SIGKILL");
       await cluster.nodes.get(id)!.exited;
-      await Bun.sleep(chance(1500));
+      await Bun.sleep(chance.below(1500));
       await cluster.startNode(id);
     },
     async "kill all"() {
@@ -188,23 +162,23 @@ async function injectFaults(
     async pause() {
       const node = cluster.nodes.get(one())!;
       node.signal("SIGSTOP");
-      await Bun.sleep(100 + chance(2000));
+      await Bun.sleep(100 + chance.below(2000));
       node.signal("SIGCONT");
     },
     async isolate() {
       cluster.proxy.isolate(one());
-      await Bun.sleep(200 + chance(2000));
+      await Bun.sleep(200 + chance.below(2000));
       cluster.proxy.heal();
     },
     async "one way"() {
       const [from, to] = [one(), one()];
       if (from !== to) cluster.proxy.cut(from, to, "one-way");
-      await Bun.sleep(200 + chance(2000));
+      await Bun.sleep(200 + chance.below(2000));
       cluster.proxy.heal();
     },
     async reset() {
       for (const id of cluster.ids) for (const other of cluster.ids) if (id < other) cluster.proxy.reset(id, other);
-      await Bun.sleep(chance(300));
+      await Bun.sleep(chance.below(300));
     },
     async "full disk"() {
       const filler = join(cluster.directoryOf(one()), "filler");
@@ -213,13 +187,13 @@ async function injectFaults(
       } catch {
         // It is full now; what fitted stays.
       }
-      await Bun.sleep(500 + chance(2000));
+      await Bun.sleep(500 + chance.below(2000));
       rmSync(filler, { force: true });
     },
     async hang() {
       const node = cluster.nodes.get(one())!;
       await node.ask({ do: "hang" });
-      await Bun.sleep(500 + chance(2000));
+      await Bun.sleep(500 + chance.below(2000));
       node.signal("SIGKILL");
       await node.exited;
       await cluster.startNode(node.id);
@@ -228,10 +202,10 @@ async function injectFaults(
   const names = Object.keys(faults);
   const until = Date.now() + seconds * 1000;
   while (Date.now() < until) {
-    const name = names[chance(names.length)]!;
+    const name = names[chance.below(names.length)]!;
     counts[name] = (counts[name] ?? 0) + 1;
     await faults[name]!();
-    await Bun.sleep(chance(1000));
+    await Bun.sleep(chance.below(1000));
   }
   return counts;
 }
