@@ -1,11 +1,21 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { startEtcd, type TestEtcd } from "../../test/support/etcd.ts";
 import { WarpClock } from "../../test/support/warp-clock.ts";
+import { present } from "../lib/assert.ts";
 import { silentLog } from "../lib/log.ts";
 import { systemRandom } from "../lib/random.ts";
 import { ok } from "../lib/result.ts";
-import { type AnyTable, changesOf, defineTable, put, remove, type Store, type Write } from "../model/store.ts";
-import { bytes } from "./etcd/gateway-json.ts";
+import {
+  type AnyTable,
+  changesOf,
+  defineTable,
+  type LeaseId,
+  put,
+  remove,
+  type Store,
+  type Write,
+} from "../model/store.ts";
+import { afterPrefix, bytes } from "./etcd/gateway-json.ts";
 import { MemoryDisk } from "./kv/memory-disk.ts";
 import { type EtcdStoreOptions, openEtcdStore } from "./open-etcd-store.ts";
 import { CONTRACT_TABLES, storeContract } from "./store-contract.ts";
@@ -186,6 +196,171 @@ test("a staged commit whose writer is gone is seen, and settled by whoever write
   expect(counted).toMatchObject({ count: "300" });
 });
 
+const drafts = defineTable({ name: "drafts", version: 1, key: (draft: Note) => draft.id, pastMax: 3 });
+const draft = (id: string, text: string, lease?: LeaseId, successor?: string) =>
+  put(
+    drafts,
+    { id, text },
+    lease === undefined ? {} : { lease, ...(successor !== undefined && { successor: { id, text: successor } }) },
+  );
+/** All that a reader shows of the records and their past. */
+const shown = (store: Store) => {
+  const state = store.read();
+  return state.all(drafts).map((record) => {
+    const { createRevision, modRevision } = present(state.stamp(drafts, record.id), "the record is there");
+    const past = state.past(drafts, record.id).map((one) => [one.modRevision, one.record]);
+    return { record, createRevision, modRevision, past };
+  });
+};
+const keysUnder = async (prefix: string): Promise<string[]> => {
+  const range = { key: bytes(prefix), range_end: bytes(afterPrefix(prefix)), keys_only: true };
+  const { kvs = [] } = (await etcd.call("kv/range", range)) as { kvs?: { key: string }[] };
+  return kvs.map(({ key }) => Buffer.from(key, "base64").toString().slice(prefix.length));
+};
+
+test("what records were, and what takes their place, is the same for all nodes, and for those that come later", async () => {
+  const cloud = freshCloud();
+  const [clockA, clockB] = [new WarpClock(), new WarpClock()];
+  const tables = [notes, drafts];
+  const [a, b] = [await opened(cloud, tables, { clock: clockA }), await opened(cloud, tables, { clock: clockB })];
+  const ids = ["a", "a/1", "a/1/2", "ä𐍈", "\ud800/1", '"\\'];
+  const lease = await a.grantLease(60_000);
+  if (!lease.ok) throw new Error(lease.error.message);
+  for (let n = 0; n < 6; n++) {
+    const writer = n % 2 === 0 ? a : b;
+    await Promise.all(ids.map((id) => write(writer, draft(id, `${n}`))));
+    // Twice in one commit, in which each has a revision of its own.
+    await Promise.all([write(writer, draft("a", `${n}!`)), write(writer, draft("a", `${n}!!`))]);
+  }
+  await write(b, remove(drafts, "a/1"));
+  await write(a, draft("a", "passing", lease.value, "next"), draft("b", "passing", lease.value));
+  await write(b, draft("a/1/2", "passing", lease.value, "gone"));
+  await write(b, draft("a/1/2", "stays"));
+  const onAll = async (check: (store: Store) => void) => {
+    const late = await opened(cloud, tables);
+    for (const store of [a, b, late]) {
+      expect((await store.barrier()).ok).toBe(true);
+      expect(shown(store)).toStrictEqual(shown(a));
+      check(store);
+    }
+    return late;
+  };
+  const texts = (store: Store, id: string) =>
+    store
+      .read()
+      .past(drafts, id)
+      .map(({ record }) => record.text);
+  const late = await onAll((store) => {
+    expect(store.read().get(drafts, "a")?.text).toBe("passing");
+    expect(texts(store, "a")).toEqual(["5!!", "5!", "5"]);
+    expect(texts(store, "a/1/2")).toEqual(["5", "4", "3"]);
+    expect(texts(store, "ä𐍈")).toEqual(["4", "3", "2"]);
+  });
+  expect(await keysUnder(`${cloud}/successors/`)).toEqual(["drafts/a"]);
+  // One node's clock ends the lease, also of what a node holds that was not there when it was written.
+  await clockB.advance(60_001);
+  while (a.status().leases + late.status().leases > 0) await Bun.sleep(1);
+  const later = await onAll((store) => {
+    expect(
+      store
+        .read()
+        .all(drafts)
+        .map(({ text }) => text)
+        .sort(),
+    ).toEqual(["5", "5", "5", "next", "stays"]);
+    expect(texts(store, "a")).toEqual(["5!!", "5!", "5"]);
+  });
+  expect(shown(late)).toStrictEqual(shown(a));
+  await write(later, ...ids.map((id) => remove(drafts, id)));
+  expect(await keysUnder(`${cloud}/past/`)).toEqual([]);
+  expect(await keysUnder(`${cloud}/successors/`)).toEqual([]);
+  for (const store of [a, b, late, later]) await store.close();
+});
+
+test("a staged commit with pasts and successors is whole for who hears it, and for who finds it half done", async () => {
+  const cloud = freshCloud();
+  const tables = [notes, drafts];
+  const [writer, other] = [await opened(cloud, tables), await opened(cloud, tables)];
+  const lease = await writer.grantLease(60_000);
+  if (!lease.ok) throw new Error(lease.error.message);
+  const large = (n: number) => `${n}`.repeat(900 * 1024);
+  for (let n = 0; n < 5; n++) await write(writer, draft("large", large(n)), draft("small", `${n}`));
+  await write(writer, draft("large", large(5), lease.value, large(6)), draft("small", "5"));
+  await other.barrier();
+  expect(shown(other)).toStrictEqual(shown(writer));
+  // The caller has his answer before all is at its own keys.
+  while ((await keysUnder(`${cloud}/staged/`)).length > 0) await Bun.sleep(5);
+  await writer.close();
+  await other.close();
+  // Put back to the moment after the last commit: what it wrote is in its chunks only, and what it removed is still there.
+  const read = async (key: string) => {
+    const { kvs } = (await etcd.call("kv/range", { key: bytes(`${cloud}/${key}`) })) as { kvs: { value: string }[] };
+    return JSON.parse(Buffer.from(present(kvs[0], key).value, "base64").toString());
+  };
+  const store = (key: string, value: unknown) =>
+    etcd.call("kv/put", { key: bytes(`${cloud}/${key}`), value: bytes(JSON.stringify(value)) });
+  const pasts = (await keysUnder(`${cloud}/past/`)).filter((key) => key.startsWith("drafts/large"));
+  expect(pasts).toEqual(["drafts/large/3", "drafts/large/4", "drafts/large/5"]);
+  const chunks = [
+    [
+      ["records/drafts/large", await read("records/drafts/large")],
+      ["past/drafts/large/2", null],
+    ],
+    [["successors/drafts/large", await read("successors/drafts/large")]],
+    [["past/drafts/large/5", await read("past/drafts/large/5")]],
+  ];
+  const before = await read("past/drafts/large/5");
+  await store("records/drafts/large", [5, 1, 5, 1, null, before[1]]);
+  await store("past/drafts/large/2", [1, { id: "large", text: large(1) }]);
+  for (const key of ["successors/drafts/large", "past/drafts/large/5"]) {
+    await etcd.call("kv/deleterange", { key: bytes(`${cloud}/${key}`) });
+  }
+  for (const [i, chunk] of chunks.entries()) await store(`staged/gone-1/${i}`, chunk);
+  const staged = { commit: "gone-1", chunks: chunks.length };
+  await store("head", { revision: 6, previous: 0, writer: "gone", sequence: 1, rows: 4, staged });
+  const next = await opened(cloud, tables);
+  const firsts = (of: Store, id: string) =>
+    of
+      .read()
+      .past(drafts, id)
+      .map(({ record }) => record.text[0]);
+  expect(next.read().get(drafts, "large")?.text).toBe(large(5));
+  expect(firsts(next, "large")).toEqual(["4", "3", "2"]);
+  expect(await next.revokeLease(lease.value)).toMatchObject({ ok: true });
+  const after = await opened(cloud, tables);
+  for (const one of [next, after]) {
+    expect(one.read().get(drafts, "large")?.text).toBe(large(6));
+    expect(firsts(one, "large")).toEqual(["4", "3", "2"]);
+    await one.close();
+  }
+  expect(await keysUnder(`${cloud}/staged/`)).toEqual([]);
+  expect(await keysUnder(`${cloud}/successors/`)).toEqual([]);
+  expect(await keysUnder(`${cloud}/past/drafts/large/`)).toEqual(["3", "4", "5"]);
+}, 60_000);
+
+test("many records on one lease give way to their successors in one commit, pasts and all", async () => {
+  const cloud = freshCloud();
+  const [a, b] = [await opened(cloud, [drafts]), await opened(cloud, [drafts])];
+  const lease = await a.grantLease(60_000);
+  if (!lease.ok) throw new Error(lease.error.message);
+  const ids = Array.from({ length: 300 }, (_, n) => `n${n}`);
+  await write(a, ...ids.map((id) => draft(id, "first")));
+  await write(a, ...ids.map((id) => draft(id, "passing", lease.value, `next ${id}`)));
+  const events = b.watch([drafts], { fromRevision: 2 })[Symbol.asyncIterator]();
+  expect(await a.revokeLease(lease.value)).toMatchObject({ ok: true });
+  const event = (await events.next()).value;
+  expect(event).toMatchObject({ kind: "changes", revision: 3 });
+  expect(event.changes).toHaveLength(300);
+  expect(event.changes[7]).toMatchObject({
+    before: { text: "passing" },
+    after: { text: expect.stringContaining("next") },
+  });
+  const late = await opened(cloud, [drafts]);
+  for (const store of [b, late]) expect(shown(store)).toStrictEqual(shown(a));
+  expect(shown(late)[0]).toMatchObject({ record: { text: "next n0" }, past: [[1, { text: "first" }]] });
+  for (const store of [a, b, late]) await store.close();
+});
+
 test("a lease that another node granted is kept alive by any, ended by all, and only when it is due", async () => {
   const cloud = freshCloud();
   const [clockA, clockB] = [new WarpClock(), new WarpClock()];
@@ -254,6 +429,18 @@ test.each([
   expect(!refused.ok && refused.error.message).toContain(part);
   const left = await etcd.call("kv/range", { key: bytes(`${cloud}/`), range_end: bytes(`${cloud}0`) });
   expect(left).toMatchObject({ count: "1" });
+});
+
+test("a past without its record is refused at opening, and named", async () => {
+  const cloud = freshCloud();
+  const store = await opened(cloud, [drafts]);
+  await write(store, draft("a", "1"));
+  await write(store, draft("a", "2"));
+  await store.close();
+  await etcd.call("kv/deleterange", { key: bytes(`${cloud}/records/drafts/a`) });
+  const refused = await openEtcdStore(optionsFor(cloud, [drafts]));
+  expect(refused).toMatchObject({ ok: false, error: { reason: "corrupt" } });
+  expect(!refused.ok && refused.error.message).toContain("past/drafts/a/1");
 });
 
 test("a damaged record is refused at opening, and named", async () => {

@@ -22,8 +22,12 @@ type Counter = { readonly id: string; readonly value: number };
 // Its name begins like the other's, and its rows come right after: ranges must not run over.
 const counters = defineTable({ name: "addresses-used", version: 1, key: (record: Counter) => record.id });
 
+type Page = { readonly id: string; readonly text: string };
+/** Keeps what its records were. */
+const pages = defineTable({ name: "pages", version: 1, key: (record: Page) => record.id, pastMax: 3 });
+
 /** The tables that the contract needs. */
-export const CONTRACT_TABLES: readonly AnyTable[] = [addresses, counters];
+export const CONTRACT_TABLES: readonly AnyTable[] = [addresses, counters, pages];
 
 export type ContractStore = {
   readonly store: Store;
@@ -331,6 +335,145 @@ export function storeContract(name: string, makeStore: () => Promise<ContractSto
       expect(await store.revokeLease(lease)).toMatchObject({ error: { reason: "no-lease" } });
       const late = await store.transact(() => ok({ writes: [on(lease, 9)], value: 1 }));
       expect(late).toMatchObject({ error: { reason: "no-lease" } });
+    });
+
+    check(
+      "a table that keeps its records' past keeps so many, newest first, until the record is removed",
+      async (store) => {
+        const revisions: number[] = [];
+        const past = (id: string) =>
+          store
+            .read()
+            .past(pages, id)
+            .map(({ record, modRevision }) => [record.text, revisions.indexOf(modRevision)]);
+        for (const text of ["0", "1", "2", "3", "4"]) {
+          await write(store, put(pages, { id: "a", text }), put(addresses, address(1)));
+          revisions.push(store.read().revision);
+          // Keys that begin with the key of another have nothing of its past.
+          if (text === "2") await write(store, put(pages, { id: "a/1", text: "other" }));
+          if (text === "2")
+            expect(past("a")).toEqual([
+              ["1", 1],
+              ["0", 0],
+            ]);
+        }
+        const before = store.read();
+        expect(past("a")).toEqual([
+          ["3", 3],
+          ["2", 2],
+          ["1", 1],
+        ]);
+        expect(past("a/1")).toEqual([]);
+        expect(past("nowhere")).toEqual([]);
+        expect(store.read().past(addresses, address(1).address)).toEqual([]);
+        expect(Object.isFrozen(store.read().past(pages, "a")[0]?.record)).toBe(true);
+        await write(store, remove(pages, "a"));
+        expect(past("a")).toEqual([]);
+        await write(store, put(pages, { id: "a", text: "anew" }));
+        expect(past("a")).toEqual([]);
+        expect(before.past(pages, "a").map(({ record }) => record.text)).toEqual(["3", "2", "1"]);
+      },
+    );
+
+    check("decisions that wait together each see, and leave, the past of those before them", async (store) => {
+      const append = (text: string) =>
+        store.transact((state) => {
+          const seen = state.past(pages, "a").map(({ record }) => record.text);
+          return ok({ writes: [put(pages, { id: "a", text })], value: seen });
+        });
+      const texts = Array.from({ length: 12 }, (_, i) => `${i}`);
+      const done = await Promise.all(texts.map(append));
+      const order = done.map((result, i) => ({ text: texts[i]!, seen: result.ok ? result.value : ["failed"] }));
+      expect(order.map(({ seen }) => seen.length).sort()).toEqual([0, 0, 1, 2, 3, 3, 3, 3, 3, 3, 3, 3]);
+      const { text } = store.read().get(pages, "a")!;
+      const past = store.read().past(pages, "a");
+      expect(past).toHaveLength(3);
+      expect(new Set([text, ...past.map(({ record }) => record.text)]).size).toBe(4);
+      // What the last one saw is what is there now, but for the two writes since.
+      const last = order.find((one) => one.text === text)!;
+      expect(past.slice(1).map(({ record }) => record.text)).toEqual(last.seen.slice(0, 2));
+    });
+
+    check("a record on a lease leaves no past, and what was before it stays", async (store) => {
+      const lease = await granted(store, 60_000);
+      const texts = () =>
+        store
+          .read()
+          .past(pages, "a")
+          .map(({ record }) => record.text);
+      await write(store, put(pages, { id: "a", text: "1" }));
+      await write(store, put(pages, { id: "a", text: "2" }));
+      await write(store, put(pages, { id: "a", text: "passing" }, { lease }));
+      expect(texts()).toEqual(["2", "1"]);
+      await write(store, put(pages, { id: "a", text: "passing, too" }, { lease }));
+      expect(texts()).toEqual(["2", "1"]);
+      await write(store, put(pages, { id: "a", text: "3" }));
+      expect(texts()).toEqual(["2", "1"]);
+      await write(store, put(pages, { id: "a", text: "4" }));
+      expect(texts()).toEqual(["3", "2", "1"]);
+      // Without a successor, all of it goes with the lease.
+      await write(store, put(pages, { id: "a", text: "passing" }, { lease }));
+      expect(await store.revokeLease(lease)).toMatchObject({ ok: true });
+      expect(store.read().get(pages, "a")).toBeUndefined();
+      expect(texts()).toEqual([]);
+    });
+
+    for (const how of ["ends", "is revoked"] as const) {
+      check(
+        `a successor takes its record's place when the lease ${how}, and the past is kept`,
+        async (store, contract) => {
+          const lease = await granted(store, 1000);
+          const page = (id: string, text: string) => ({ id, text });
+          const passing = (id: string, text: string) =>
+            put(pages, page(id, "passing"), { lease, successor: page(id, text) });
+          await write(store, put(pages, page("a", "1")), put(pages, page("c", "1")));
+          await write(store, put(pages, page("a", "2")));
+          await write(store, passing("a", "next"), passing("b", "next"), passing("c", "next"));
+          // The last write is what counts: this one hangs on no lease any more, and this one has no successor.
+          await write(store, put(pages, page("c", "stays")), put(pages, page("d", "goes"), { lease }));
+          const { createRevision } = store.read().stamp(pages, "a")!;
+          const events = take(store.watch([pages]), 2);
+          await write(store, passing("b", "newer"));
+          if (how === "ends") await contract.passTime(1100);
+          else expect(await store.revokeLease(lease)).toMatchObject({ ok: true });
+          const [, event] = await events;
+          if (event?.kind !== "changes") throw new Error("no changes");
+          const changes = changesOf(event.changes, pages).map(({ key, before, after }) => [key, before, after]);
+          expect(changes).toEqual([
+            ["a", page("a", "passing"), page("a", "next")],
+            ["b", page("b", "passing"), page("b", "newer")],
+            ["d", page("d", "goes"), undefined],
+          ]);
+          await until(() => store.status().leases === 0);
+          const state = store.read();
+          expect(state.all(pages)).toEqual([page("a", "next"), page("b", "newer"), page("c", "stays")]);
+          const texts = (id: string) => state.past(pages, id).map(({ record }) => record.text);
+          expect(["a", "b", "c"].map(texts)).toEqual([["2", "1"], [], ["1"]]);
+          expect(state.stamp(pages, "a")).toMatchObject({ createRevision, modRevision: event.revision });
+          // It hangs on no lease, and is kept as any other record is.
+          await write(store, put(pages, page("a", "last")));
+          expect(
+            store
+              .read()
+              .past(pages, "a")
+              .map(({ record }) => record.text),
+          ).toEqual(["next", "2", "1"]);
+        },
+      );
+    }
+
+    check("a past, a record and its successor may all be as large as a record may be", async (store) => {
+      const large = (n: number) => ({ id: "a", text: `${n}`.repeat(900 * 1024) });
+      const whole = { id: "a", text: "w".repeat(1024 * 1024 - 100) };
+      for (let n = 1; n <= 5; n++) await write(store, put(pages, large(n)));
+      const lease = await granted(store, 60_000);
+      await write(store, put(pages, whole, { lease, successor: whole }));
+      const state = store.read();
+      expect(state.past(pages, "a").map(({ record }) => record.text[0])).toEqual(["5", "4", "3"]);
+      for (const { record } of state.past(pages, "a")) expect(record.text).toHaveLength(900 * 1024);
+      expect(await store.revokeLease(lease)).toMatchObject({ ok: true });
+      expect(store.read().get(pages, "a")?.text === whole.text).toBe(true);
+      expect(store.read().past(pages, "a")).toEqual([...state.past(pages, "a")]);
     });
 
     check("after a barrier, what succeeded anywhere is shown here", async (store) => {

@@ -1,17 +1,18 @@
 /**
  * The configuration store's records. A *setting* is a key with a value, which operators and their programs write through
- * `hive config`, HTTP or the Redis protocol. Two tables hold them: `settings` has what holds now, `settingVersions` has for
- * each key a ring of its last VERSIONS_KEPT versions, so that a write is two records whatever the key's past. A third marks the
- * keys that are gone, `settingAbsences`, for whoever forgets them in the end.
+ * `hive config`, HTTP or the Redis protocol. The record of a key is its newest version, with which the store keeps those before
+ * (`pastMax`), so that a write is one record whatever the key's past. A key that was removed has its removal as its record,
+ * until it is forgotten.
  *
  * Versions count a key's writes from 1, its removal included, and go on when the key is made anew for as long as its past is
- * remembered: who compares versions is not fooled by a key that went and came back. Writes that are meant to expire (locks,
- * heartbeats) leave no past; whoever compares those has the store's revision, which never repeats.
+ * remembered: who compares versions is not fooled by a key that went and came back. Values that are meant to expire (locks,
+ * heartbeats) leave no past, nor does their end where the key had none before; whoever compares those has the store's
+ * revision, which never repeats.
  */
 import { KIB, MIB } from "../lib/units.ts";
 import type { LeaseId } from "./store.ts";
 
-/** How many versions of a key are remembered. Part of the keys of `settingVersions`, so it never changes. */
+/** How many versions of a key are remembered: the newest, and its past. */
 export const VERSIONS_KEPT = 10;
 
 /** Keys are ASCII: they order alike everywhere and survive shells and URLs; longer ones are most likely values. */
@@ -57,18 +58,7 @@ export interface SettingRemoval {
   readonly removed: "deleted" | "expired";
 }
 
-/** Marks a key that is not there although its past is remembered. */
-export interface SettingAbsence {
-  readonly key: string;
-  /** Since when, in milliseconds since the epoch. */
-  readonly at: number;
-}
-
 /** What a key was at one version. */
 export type SettingVersion = SettingRecord | SettingRemoval;
 
 export const isRemoval = (version: SettingVersion): version is SettingRemoval => "removed" in version;
-
-/** Everything that is remembered of a key begins so; no key holds a space. */
-export const versionsPrefix = (key: string): string => `${key} `;
-export const versionKey = ({ key, version }: SettingVersion): string => `${key} ${version % VERSIONS_KEPT}`;

@@ -42,6 +42,8 @@ export interface Table<R extends object, X extends string = string> {
   key(record: R): string;
   /** Pure functions of the record. They can be added or changed freely: indexes are derived, never stored. */
   readonly indexes: { readonly [name in X]: IndexFunction<R> };
+  /** How many earlier records are kept with each (`Reader.past`), for as long as it is not removed. None by default. */
+  readonly pastMax?: number;
   /** Brings a record that was stored by an earlier version of the table to this one. Pure. */
   migrate?(stored: unknown, fromVersion: number): R;
 }
@@ -59,10 +61,13 @@ export function defineTable<R extends object, X extends string = string>(definit
   readonly version: number;
   readonly key: (record: R) => string;
   readonly indexes?: { readonly [name in X]: (record: R) => IndexValues };
+  readonly pastMax?: number;
   readonly migrate?: (stored: unknown, fromVersion: number) => R;
 }): Table<R, X> {
   assert(/^[a-z][a-z0-9-]*$/.test(definition.name), `"${definition.name}" is a table name`);
   assert(Number.isSafeInteger(definition.version) && definition.version >= 1, "a table's version counts from 1");
+  const { pastMax = 1 } = definition;
+  assert(Number.isSafeInteger(pastMax) && pastMax >= 1, "a table that keeps a past keeps a record of it");
   return { ...definition, indexes: definition.indexes ?? ({} as { readonly [name in X]: IndexFunction<R> }) };
 }
 
@@ -74,22 +79,25 @@ export type Write =
       readonly key: string;
       readonly record: object;
       readonly lease?: LeaseId;
+      readonly successor?: object;
     }
   | { readonly kind: "remove"; readonly table: AnyTable; readonly key: string };
 
 /**
- * Creates or replaces a record. With `lease`, it vanishes when the lease ends; without, it is attached to none (also
- * when the record that it replaces was). A later write of the same key in one transaction wins.
+ * Creates or replaces a record. With `lease`, it vanishes when the lease ends, or its `successor` (of the same key, on no
+ * lease) takes its place; without, it is attached to none (also when the record that it replaces was). A record on a lease is
+ * meant to pass: it is never kept as another's past. A later write of the same key in one transaction wins.
  */
 export function put<R extends object>(
   table: Table<R>,
   record: NoInfer<R>,
-  options?: { readonly lease?: LeaseId },
+  { lease, successor }: { readonly lease?: LeaseId; readonly successor?: NoInfer<R> } = {},
 ): Write {
-  const key = table.key(record);
-  return options?.lease === undefined
-    ? { kind: "put", table, key, record }
-    : { kind: "put", table, key, record, lease: options.lease };
+  const write = { kind: "put", table, key: table.key(record), record } as const;
+  if (lease === undefined) return write;
+  if (successor === undefined) return { ...write, lease };
+  assert(table.key(successor) === write.key, "a successor has its record's key");
+  return { ...write, lease, successor };
 }
 
 /** Removes the record with this key; nothing happens when there is none. */
@@ -99,6 +107,9 @@ export function remove(table: AnyTable, key: string): Write {
 
 /** The revisions that made a record and that wrote it last. They never repeat, so they tell whether it is still the same. */
 export type Stamp = { readonly createRevision: Revision; readonly modRevision: Revision };
+
+/** A record as it was before it was replaced, and the revision that wrote it. */
+export type Past<R> = { readonly record: R; readonly modRevision: Revision };
 
 export type Range = {
   /** First key, itself included. */
@@ -122,6 +133,8 @@ export interface Reader {
   get<R extends object>(table: Table<R>, key: string): R | undefined;
   /** When the record with this key was made and last written; undefined when there is none. */
   stamp(table: AnyTable, key: string): Stamp | undefined;
+  /** What the record with this key was before, newest first: at most the table's `pastMax`. */
+  past<R extends object>(table: Table<R>, key: string): readonly Past<R>[];
   /** The records under `value` in the index, in key order. Logarithmic in the table, linear in the answer. */
   lookup<R extends object, X extends string>(table: Table<R, X>, index: NoInfer<X>, value: string): readonly R[];
   /** Every record of the table, in key order. */

@@ -16,7 +16,7 @@ import type {
   SubnetRecord,
   VpcRecord,
 } from "./network.ts";
-import { type SettingAbsence, type SettingRecord, type SettingVersion, versionKey } from "./settings.ts";
+import { isRemoval, type SettingVersion, VERSIONS_KEPT } from "./settings.ts";
 import { defineTable } from "./store.ts";
 
 /** The value of every `byAccount` index: an account's resources in one region. */
@@ -178,20 +178,12 @@ export const accessKeys = defineTable({
   indexes: { byAccount: (r) => r.accountId },
 });
 
-export const settings = defineTable({ name: "setting", version: 1, key: (r: SettingRecord) => r.key, indexes: {} });
-
-export const settingVersions = defineTable({
-  name: "setting-version",
+export const settings = defineTable({
+  name: "setting",
   version: 1,
-  key: (r: SettingVersion) => versionKey(r),
-  indexes: {},
-});
-
-export const settingAbsences = defineTable({
-  name: "setting-absence",
-  version: 1,
-  key: (r: SettingAbsence) => r.key,
-  indexes: {},
+  key: (r: SettingVersion) => r.key,
+  indexes: { gone: (r) => (isRemoval(r) ? "gone" : undefined) },
+  pastMax: VERSIONS_KEPT - 1,
 });
 
 /** All of them, for opening the store. */
@@ -216,6 +208,4 @@ export const allTables = [
   idempotency,
   accessKeys,
   settings,
-  settingVersions,
-  settingAbsences,
 ] as const;

@@ -35,7 +35,6 @@ test("a setting is written, read, listed, remembered and removed", async () => {
     key: "app/a",
     value: "1",
     version: 1,
-    createRevision: 1,
     modRevision: 1,
     by: USER,
     at: expect.any(String),

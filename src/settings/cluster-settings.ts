@@ -11,7 +11,7 @@ import { fail, ok, type Result } from "../lib/result.ts";
 import type { Config } from "../model/config.ts";
 import type { StoredValue } from "../model/settings.ts";
 import type { Reader } from "../model/store.ts";
-import { settings } from "../model/tables.ts";
+import { currentSetting } from "./current.ts";
 import { textOf } from "./stored-value.ts";
 
 export const CLUSTER_PREFIX = "hive/";
@@ -163,7 +163,7 @@ export interface DescribedSetting {
 export function describeClusterSettings(state: Reader, config: Config): readonly DescribedSetting[] {
   return ALL.map((setting) => {
     const { key, about, allowed, effect } = setting;
-    const record = state.get(settings, key);
+    const record = currentSetting(state, key);
     const value = record && textOf(record);
     const fallback = setting.show(setting.fallback(config));
     return { key, about, allowed, effect, default: fallback, ...(value !== undefined && { value }) };
@@ -221,7 +221,7 @@ export class ClusterSettings {
   }
 
   #read<T>(setting: ClusterSetting<T>, state: Reader): T {
-    const record = state.get(settings, setting.key);
+    const record = currentSetting(state, setting.key);
     if (!record) return setting.fallback(this.#config);
     const read = readAs(setting, record);
     if (read.ok) return read.value;

@@ -9,17 +9,15 @@ import {
   isSettingKey,
   SETTING_KEY_RULE,
   SETTINGS_MAX,
-  type SettingAbsence,
   type SettingRecord,
   type SettingRemoval,
   type SettingVersion,
   type StoredValue,
-  versionKey,
-  versionsPrefix,
 } from "../model/settings.ts";
 import { type LeaseId, put, type Reader, remove, type Write } from "../model/store.ts";
-import { settingAbsences, settings, settingVersions } from "../model/tables.ts";
+import { settings } from "../model/tables.ts";
 import { clusterRefusal } from "./cluster-settings.ts";
+import { countSettings } from "./current.ts";
 
 /** Who writes, and when: milliseconds since the epoch. */
 export interface Author {
@@ -37,6 +35,8 @@ export type Refusal = {
 };
 export const refusal = (kind: Refusal["kind"], message: string): Refusal => ({ kind, message });
 
+/** Who ends what expires. */
+const OWN_NAME = "hive";
 const NONE: readonly never[] = [];
 const LACKS_LEASE = fail(refusal("lacks-lease", "The write needs a lease."));
 
@@ -70,8 +70,8 @@ export class Draft {
 
   /** Leases that nothing hangs on once the draft is committed. */
   idleLeases(): readonly LeaseId[] {
+    if (this.#leases.length === 0) return this.#released ?? NONE;
     const unused = this.#leases.filter(({ lease }) => !this.#used?.has(lease));
-    if (unused.length === 0) return this.#released ?? NONE;
     return [...(this.#released ?? NONE), ...unused.map(({ lease }) => lease)];
   }
 
@@ -80,9 +80,12 @@ export class Draft {
   }
 
   get(key: string): SettingRecord | undefined {
-    const changed = this.#changed?.get(key);
-    if (changed) return isRemoval(changed) ? undefined : changed;
-    return this.state.get(settings, key);
+    const newest = this.#newest(key);
+    return newest && !isRemoval(newest) ? newest : undefined;
+  }
+
+  #newest(key: string): SettingVersion | undefined {
+    return this.#changed?.get(key) ?? this.state.get(settings, key);
   }
 
   /** Why `set` would refuse this; undefined when it would not. */
@@ -90,7 +93,7 @@ export class Draft {
     if (!isSettingKey(key)) return refusal("invalid", SETTING_KEY_RULE);
     const unfit = clusterRefusal(key, value);
     if (unfit !== undefined) return refusal("invalid", unfit);
-    if (!before && this.state.count(settings) >= SETTINGS_MAX) {
+    if (!before && countSettings(this.state) >= SETTINGS_MAX) {
       return refusal("full", `There are ${SETTINGS_MAX} settings, and no more are taken.`);
     }
     return undefined;
@@ -98,21 +101,19 @@ export class Draft {
 
   /** Writes a value. On a refusal nothing is changed. */
   set(key: string, value: StoredValue, expiry: Expiry = "never"): Result<SettingRecord, Refusal> {
-    const before = this.get(key);
+    const newest = this.#newest(key);
+    const before = newest && !isRemoval(newest) ? newest : undefined;
     const unfit = this.refusalOf(key, value, before);
     if (unfit) return fail(unfit);
-    const last = before ?? this.#lastVersion(key);
     const expires = expiry === "as before" ? before?.expires : this.#expires(expiry);
     if (expires === "lacking") return LACKS_LEASE;
     const { now: at, by } = this.#author;
-    const plain = { key, value: value.value, version: (last?.version ?? 0) + 1, at, by };
+    const plain = { key, value: value.value, version: (newest?.version ?? 0) + 1, at, by };
     const record: SettingRecord =
       value.base64 || expires
         ? { ...plain, ...(value.base64 && { base64: true }), ...(expires && { expires }) }
         : plain;
-    if (last && isRemoval(last)) this.#writes.push(remove(settingAbsences, key));
     this.#write(record, before);
-    if (!expires) this.#writes.push(put(settingVersions, record));
     return ok(record);
   }
 
@@ -125,7 +126,7 @@ export class Draft {
     this.#release(before);
     this.#changed ??= new Map();
     this.#changed.set(key, removal);
-    this.#writes.push(remove(settings, key), put(settingVersions, removal), put(settingAbsences, { key, at }));
+    this.#writes.push(put(settings, removal));
     return before;
   }
 
@@ -136,43 +137,35 @@ export class Draft {
     const made = this.#expires(expiry);
     if (made === "lacking") return LACKS_LEASE;
     const { expires: _, ...rest } = before;
-    const record: SettingRecord = { ...rest, ...(made && { expires: made }) };
-    this.#write(record, before);
-    // It is here to stay, so it belongs to the key's past from now on.
-    if (!made) this.#writes.push(put(settingVersions, record));
+    this.#write({ ...rest, ...(made && { expires: made }) }, before);
     return ok(true);
   }
 
-  /**
-   * Notes in a key's past that it has expired, if it has one: nobody wrote anything when it did. Nothing happens when the key
-   * is there again, or the past knows.
-   */
-  noteExpiry(before: SettingRecord): void {
-    const { key } = before;
-    const newest = this.#lastVersion(key);
-    if (this.get(key) || !newest || newest.version > before.version) return;
-    const { now: at, by } = this.#author;
-    const removal: SettingRemoval = { key, version: before.version + 1, at, by, removed: "expired" };
-    this.#changed ??= new Map();
-    this.#changed.set(key, removal);
-    this.#writes.push(put(settingVersions, removal), put(settingAbsences, { key, at }));
-  }
-
-  /** Forgets the past of a key that has been gone since `at`. Nothing happens when it was there again meanwhile. */
-  forget({ key, at }: SettingAbsence): void {
-    if (this.get(key) || this.state.get(settingAbsences, key)?.at !== at) return;
-    for (const version of this.state.range(settingVersions, { prefix: versionsPrefix(key) })) {
-      this.#writes.push(remove(settingVersions, versionKey(version)));
-    }
-    this.#writes.push(remove(settingAbsences, key));
+  /** Forgets a key that is gone, with its past. Nothing happens when it was there again since. */
+  forget({ key, version }: SettingRemoval): void {
+    const newest = this.#newest(key);
+    if (newest && isRemoval(newest) && newest.version === version) this.#writes.push(remove(settings, key));
   }
 
   #write(record: SettingRecord, before: SettingRecord | undefined): void {
-    const { expires } = record;
+    const { key, version, expires } = record;
     if (before?.expires && before.expires !== expires) this.#release(before);
     this.#changed ??= new Map();
-    this.#changed.set(record.key, record);
-    this.#writes.push(put(settings, record, expires && { lease: expires.lease }));
+    this.#changed.set(key, record);
+    if (!expires) {
+      this.#writes.push(put(settings, record));
+      return;
+    }
+    const { at, lease } = expires;
+    const removal: SettingRemoval = { key, version: version + 1, at, by: OWN_NAME, removed: "expired" };
+    this.#writes.push(put(settings, record, this.#hasPast(key) ? { lease, successor: removal } : { lease }));
+  }
+
+  /** Whether something was written to the key that was not meant to expire. */
+  #hasPast(key: string): boolean {
+    const newest = this.state.get(settings, key);
+    if (!newest) return false;
+    return isRemoval(newest) || !newest.expires || this.state.past(settings, key).length > 0;
   }
 
   #release({ expires }: SettingRecord): void {
@@ -194,27 +187,6 @@ export class Draft {
     this.#used.add(free.lease);
     return { at: this.#author.now + ttlMs, lease: free.lease };
   }
-
-  /** The newest that is remembered of a key that is not there. */
-  #lastVersion(key: string): SettingVersion | undefined {
-    return this.#changed?.get(key) ?? newestVersion(this.state, key);
-  }
 }
 
 export type GrantedLease = { readonly lease: LeaseId; readonly ttlMs: number };
-
-/** Everything that is remembered of a key, newest first. */
-export function versionsOf(state: Reader, key: string): readonly SettingVersion[] {
-  const versions = state.range(settingVersions, { prefix: versionsPrefix(key) });
-  const current = state.get(settings, key);
-  const all = current?.expires ? [...versions.filter(({ version }) => version !== current.version), current] : versions;
-  return all.toSorted((a, b) => b.version - a.version);
-}
-
-export function newestVersion(state: Reader, key: string): SettingVersion | undefined {
-  let newest: SettingVersion | undefined;
-  for (const version of state.range(settingVersions, { prefix: versionsPrefix(key) })) {
-    if (!newest || version.version > newest.version) newest = version;
-  }
-  return newest;
-}

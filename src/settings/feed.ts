@@ -1,22 +1,21 @@
 /**
  * The one watch that a daemon keeps on its settings. It tells listeners what happened, brings the cluster's own settings into
- * effect, and writes down what no client could: that a key expired, and that the longest gone are forgotten.
+ * effect, and forgets the keys that are longest gone.
  */
 import type { Log } from "../lib/log.ts";
-import { ABSENT_KEYS_MAX, isRemoval, type SettingRecord } from "../model/settings.ts";
+import { ABSENT_KEYS_MAX, isRemoval } from "../model/settings.ts";
 import type { Change, Reader, Revision, StoreError } from "../model/store.ts";
-import { settingAbsences, settings as settingsTable } from "../model/tables.ts";
+import { settings as settingsTable } from "../model/tables.ts";
 import { CLUSTER_PREFIX, type ClusterSettings } from "./cluster-settings.ts";
-import { newestVersion } from "./draft.ts";
-import { EVENT_TABLES, eventsOf, type SettingEvent } from "./events.ts";
+import { countGone, currentSetting } from "./current.ts";
+import { eventsOf, type SettingEvent } from "./events.ts";
 import type { Settings } from "./settings.ts";
 
 /** What the daemon itself wrote. */
 const OWN_NAME = "hive";
 /** Some more than are kept, so that not every removal forgets one. */
 const ABSENT_KEYS_SLACK = ABSENT_KEYS_MAX / 10;
-/** Records of a key's past and its mark: a transaction of some hundred operations. */
-const KEYS_AT_ONCE = 50;
+const KEYS_AT_ONCE = 100;
 
 export type SettingListener = (events: readonly SettingEvent[]) => void;
 
@@ -29,7 +28,6 @@ export class SettingsFeed {
   readonly #running: Promise<void>;
   /** While somebody listens: a state that holds nothing that was not told, to tell the difference after a gap. */
   #told: Reader | undefined;
-  #expired: SettingRecord[] = [];
   #tidying: Promise<void> | undefined;
 
   constructor(parts: { readonly settings: Settings; readonly cluster: ClusterSettings; readonly log: Log }) {
@@ -66,7 +64,7 @@ export class SettingsFeed {
     while (!signal.aborted) {
       this.#cluster.refresh(store.read());
       let isGap = false;
-      for await (const event of store.watch(EVENT_TABLES, { fromRevision: position, signal })) {
+      for await (const event of store.watch([settingsTable], { fromRevision: position, signal })) {
         isGap = event.kind === "compacted";
         if (event.kind === "compacted") break;
         position = event.revision;
@@ -92,64 +90,50 @@ export class SettingsFeed {
       removals ||= event === "deleted" || event === "expired";
     }
     if (own.length > 0) this.#cluster.refresh(this.#settings.read(), own);
-    if (removals) {
-      for (const event of events) if (event.event === "expired") this.#expired.push(event.before);
-      this.#tidy();
-    }
+    if (removals) this.#tidy();
     for (const listener of this.#listeners) listener(events);
   }
 
   /** On one node, as its leader; where that changes meanwhile, done twice is done once. */
   #tidy(): void {
-    if (this.#settings.store.status().role === "follower") this.#expired = [];
-    else
-      this.#tidying ??= this.#tidyUp().finally(() => {
-        this.#tidying = undefined;
-        // What came after the last look.
-        if (this.#expired.length > 0 && !this.#stopping.signal.aborted) this.#tidy();
-      });
+    if (this.#settings.store.status().role === "follower") return;
+    this.#tidying ??= this.#forgetLongestGone().finally(() => {
+      this.#tidying = undefined;
+    });
   }
 
-  async #tidyUp(): Promise<void> {
-    const { signal } = this.#stopping;
-    while (this.#expired.length > 0 && !signal.aborted) {
-      const expired = this.#expired
-        .splice(0, KEYS_AT_ONCE)
-        .filter(({ key }) => newestVersion(this.#settings.read(), key));
-      if (expired.length === 0) continue;
-      const done = await this.#settings.write(OWN_NAME, (draft) => {
-        for (const before of expired) draft.noteExpiry(before);
-      });
-      if (!done.ok) return this.#failed(done.error);
-    }
+  async #forgetLongestGone(): Promise<void> {
     const state = this.#settings.read();
-    const surplus = state.count(settingAbsences) - ABSENT_KEYS_MAX;
+    const surplus = countGone(state) - ABSENT_KEYS_MAX;
     if (surplus < ABSENT_KEYS_SLACK) return;
-    const oldest = state.all(settingAbsences).toSorted((a, b) => a.at - b.at);
-    for (let at = 0; at < surplus && !signal.aborted; at += KEYS_AT_ONCE) {
+    const oldest = state
+      .lookup(settingsTable, "gone", "gone")
+      .filter(isRemoval)
+      .toSorted((a, b) => a.at - b.at);
+    for (let at = 0; at < surplus && !this.#stopping.signal.aborted; at += KEYS_AT_ONCE) {
       const forgotten = oldest.slice(at, Math.min(at + KEYS_AT_ONCE, surplus));
       const done = await this.#settings.write(OWN_NAME, (draft) => {
-        for (const absence of forgotten) draft.forget(absence);
+        for (const removal of forgotten) draft.forget(removal);
       });
       if (!done.ok) return this.#failed(done.error);
     }
   }
 
   #failed(error: StoreError): void {
-    this.#expired = [];
     if (error.reason !== "closed") this.#log.warn("settings.not-tidied", { reason: error.message });
   }
 }
 
 /** What the daemon itself has to know of: its own settings, and what is gone. Most writes are neither. */
 const concernsDaemon = ({ table, key, after }: Change): boolean =>
-  table.name === settingsTable.name && (after === undefined || key.startsWith(CLUSTER_PREFIX));
+  table.name === settingsTable.name && (after === undefined || "removed" in after || key.startsWith(CLUSTER_PREFIX));
 
 /** What turns the settings of one state into those of another, as events of the later one. */
 export function differences(before: Reader, after: Reader): readonly SettingEvent[] {
   const revision: Revision = after.revision;
   const events: SettingEvent[] = [];
   for (const setting of after.all(settingsTable)) {
+    if (isRemoval(setting)) continue;
     const { key } = setting;
     const known = before.get(settingsTable, key);
     if (known === setting || (known && JSON.stringify(known) === JSON.stringify(setting))) continue;
@@ -157,10 +141,9 @@ export function differences(before: Reader, after: Reader): readonly SettingEven
   }
   for (const known of before.all(settingsTable)) {
     const { key } = known;
-    if (after.get(settingsTable, key)) continue;
-    const newest = newestVersion(after, key);
-    const deleted = newest !== undefined && isRemoval(newest) && newest.removed === "deleted";
-    events.push({ revision, key, event: deleted ? "deleted" : "expired", before: known });
+    if (isRemoval(known) || currentSetting(after, key)) continue;
+    const newest = after.get(settingsTable, key);
+    events.push({ revision, key, event: newest && isRemoval(newest) ? newest.removed : "expired", before: known });
   }
   return events;
 }

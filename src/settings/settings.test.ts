@@ -5,8 +5,9 @@ import { fail, ok, type Result } from "../lib/result.ts";
 import { ABSENT_KEYS_MAX, VERSIONS_KEPT } from "../model/settings.ts";
 import type { Store, StoreError } from "../model/store.ts";
 import { put } from "../model/store.ts";
-import { settingAbsences, settingVersions } from "../model/tables.ts";
+import { settings } from "../model/tables.ts";
 import { connectionsMax, describeClusterSettings, logLevel } from "./cluster-settings.ts";
+import { countGone } from "./current.ts";
 import type { SettingEvent } from "./events.ts";
 import { differences } from "./feed.ts";
 import { SharedBarrier } from "./settings.ts";
@@ -45,7 +46,7 @@ describe("versions", () => {
   test(`of the last ${VERSIONS_KEPT} writes are kept, and no more`, async () => {
     for (let n = 1; n <= 25; n++) await set("k", String(n));
     expect(past("k")).toBe("25=25 24=24 23=23 22=22 21=21 20=20 19=19 18=18 17=17 16=16");
-    expect(world.store.read().count(settingVersions)).toBe(VERSIONS_KEPT);
+    expect(world.store.read().past(settings, "k")).toHaveLength(VERSIONS_KEPT - 1);
   });
 
   test("of keys whose names begin alike are told apart", async () => {
@@ -55,12 +56,12 @@ describe("versions", () => {
     expect([past("a"), past("a!"), past("ab")]).toEqual(["1=1", "1=2", "1=3"]);
   });
 
-  test("come with the revisions that made and wrote them", async () => {
+  test("come with the revisions that wrote them", async () => {
     await set("other", "");
     await set("k", "a");
     await set("k", "b");
     const revision = world.store.read().revision;
-    expect(get("k")).toMatchObject({ createRevision: revision - 1, modRevision: revision });
+    expect(get("k")).toMatchObject({ modRevision: revision });
     expect(historyOf(world.store.read(), "k").map(({ modRevision }) => modRevision)).toEqual([revision, revision - 1]);
     await del("k");
     await set("k", "c");
@@ -73,7 +74,7 @@ describe("versions", () => {
     ]);
   });
 
-  test("a write is at most two records", async () => {
+  test("a write is one record, whatever came before", async () => {
     const writes: number[] = [];
     const counting = await SettingsWorld.open(undefined, (store) => ({
       ...store,
@@ -85,7 +86,9 @@ describe("versions", () => {
         }),
     }));
     for (let n = 0; n < 12; n++) await setSetting(counting.settings, USER, { key: "k", value: { value: "v" } });
-    expect(Math.max(...writes)).toBe(2);
+    await deleteSetting(counting.settings, USER, "k", {});
+    await setSetting(counting.settings, USER, { key: "k", value: { value: "v" }, ttlSeconds: 60 });
+    expect(new Set(writes)).toEqual(new Set([1]));
     await counting.close();
   });
 });
@@ -209,24 +212,53 @@ test("the past of keys that are gone is forgotten, the longest gone first", asyn
   await set("early", "x");
   await del("early");
   // As if so many had been deleted after it.
-  const absences = Array.from({ length: ABSENT_KEYS_MAX * 1.1 }, (_, n) => ({
+  const gone = Array.from({ length: ABSENT_KEYS_MAX * 1.1 }, (_, n) => ({
     key: `gone${n}`,
+    version: 2,
     at: world.clock.now() + n,
+    by: USER,
+    removed: "deleted" as const,
   }));
-  await world.store.transact(() =>
-    ok({ writes: absences.map((absence) => put(settingAbsences, absence)), value: undefined }),
-  );
+  await world.store.transact(() => ok({ writes: gone.map((removal) => put(settings, removal)), value: undefined }));
   world.clock.advance(1);
   await set("late", "y");
   await del("late");
-  for (let waited = 0; world.store.read().count(settingAbsences) > ABSENT_KEYS_MAX && waited < 2000; waited++)
-    await Bun.sleep(1);
-  expect(world.store.read().count(settingAbsences)).toBe(ABSENT_KEYS_MAX);
+  for (let waited = 0; countGone(world.store.read()) > ABSENT_KEYS_MAX && waited < 2000; waited++) await Bun.sleep(1);
+  expect(countGone(world.store.read())).toBe(ABSENT_KEYS_MAX);
   expect(past("early")).toBe("");
   // It went after the first thousand of the others.
   expect(past("late")).toBe("");
   await set("early", "z");
   expect(get("early")?.version).toBe(1);
+});
+
+describe("a key that is gone", () => {
+  test("is not there for anyone, though its past is", async () => {
+    for (const key of ["a", "b", "c", "d"]) await set(key, key);
+    await del("b");
+    await del("c");
+    expect(world.settings.count()).toBe(2);
+    expect(get("b")).toBeUndefined();
+    const page = listSettings(world.store.read(), { limit: 1 });
+    expect([page.settings.map(({ key }) => key), page.next]).toEqual([["a"], "a"]);
+    expect(listSettings(world.store.read(), { limit: 1, after: "a" }).settings.map(({ key }) => key)).toEqual(["d"]);
+    expect((await set("b", "again", { ifRevision: 0 })).ok).toBe(true);
+    expect(past("b")).toBe("3=again 2! 1=b");
+  });
+
+  test("that was meant to expire, over one that was not, comes back to its past", async () => {
+    await set("k", "a");
+    await set("k", "b", { ttlSeconds: 10 });
+    await set("k", "c", { ttlSeconds: 10 });
+    expect(past("k")).toBe("3=c 1=a");
+    await world.pass(10_001);
+    expect(past("k")).toBe("4! 1=a");
+    await set("k", "d", { ttlSeconds: 10 });
+    await world.pass(10_001);
+    expect(past("k")).toBe("6! 4! 1=a");
+    const expired = historyOf(world.store.read(), "k")[0];
+    expect(expired).toMatchObject({ removed: "expired", by: "hive", at: "2026-01-01T00:00:20.001Z" });
+  });
 });
 
 describe("a listing", () => {
@@ -387,7 +419,7 @@ describe("a watch", () => {
     const forgetful = await SettingsWorld.open(undefined, (store) => ({
       ...store,
       watch: (tables, options) =>
-        (options?.fromRevision ?? 3) < 3
+        (options?.fromRevision ?? 3) < Math.min(3, store.read().revision)
           ? (async function* () {
               yield { kind: "compacted", revision: 3 } as const;
             })()

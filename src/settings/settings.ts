@@ -3,7 +3,7 @@ import type { Clock } from "../lib/clock.ts";
 import { fail, ok, type Result } from "../lib/result.ts";
 import { DAY_MS } from "../lib/units.ts";
 import type { LeaseId, Reader, Store, StoreError } from "../model/store.ts";
-import { settings } from "../model/tables.ts";
+import { countSettings } from "./current.ts";
 import { Draft, type GrantedLease } from "./draft.ts";
 
 /** The store grants leases of up to a year. */
@@ -33,7 +33,7 @@ export class Settings {
 
   /** Keys that are there. */
   count(): number {
-    return this.read().count(settings);
+    return countSettings(this.read());
   }
 
   /** After it resolves, `read()` shows every write that anyone saw succeed before the call. */

@@ -1,11 +1,12 @@
 /** Settings as they are shown and asked for in JSON, by Hive's own routes and commands. */
 import { fail, ok, type Result } from "../lib/result.ts";
 import { MIB, SECOND_MS } from "../lib/units.ts";
-import { isRemoval, type SettingRecord, type SettingVersion, type StoredValue, versionKey } from "../model/settings.ts";
-import type { Reader, Revision, Stamp, StoreError } from "../model/store.ts";
-import { settings as settingsTable, settingVersions } from "../model/tables.ts";
-import { type Draft, type Refusal, refusal, versionsOf } from "./draft.ts";
-import { EVENT_TABLES, eventsOf, type SettingEvent } from "./events.ts";
+import { isRemoval, type SettingRecord, type StoredValue } from "../model/settings.ts";
+import type { Reader, Revision, StoreError } from "../model/store.ts";
+import { settings as settingsTable } from "../model/tables.ts";
+import { currentSetting, revisionOf, settingsIn, versionsOf } from "./current.ts";
+import { type Draft, type Refusal, refusal } from "./draft.ts";
+import { eventsOf, type SettingEvent } from "./events.ts";
 import type { Settings } from "./settings.ts";
 import { textOf } from "./stored-value.ts";
 
@@ -16,8 +17,7 @@ export interface SettingView {
   /** Its bytes, where it is not. */
   readonly base64?: string;
   readonly version: number;
-  /** The store's revisions that made the key and wrote this version; left out where they are not known. */
-  readonly createRevision?: Revision;
+  /** The store's revision that wrote this version; left out where it is not known. */
   readonly modRevision?: Revision;
   /** ISO 8601. */
   readonly at: string;
@@ -73,45 +73,35 @@ const PAGE_BYTES = MIB;
 
 const time = (ms: number): string => new Date(ms).toISOString();
 
-function viewOf(record: SettingRecord, stamp: Partial<Stamp> | undefined): SettingView {
+function viewOf(record: SettingRecord, modRevision: Revision | undefined): SettingView {
   const text = textOf(record);
   const { key, version, at, by, expires } = record;
   return {
     key,
     ...(text === undefined ? { base64: record.value } : { value: text }),
     version,
-    ...(stamp?.createRevision !== undefined && { createRevision: stamp.createRevision }),
-    ...(stamp?.modRevision !== undefined && { modRevision: stamp.modRevision }),
+    ...(modRevision !== undefined && { modRevision }),
     at: time(at),
     by,
     ...(expires && { expiresAt: time(expires.at) }),
   };
 }
 
-/** A version out of a key's past. When the key was made is not kept with it. */
-function pastViewOf(state: Reader, version: SettingVersion): SettingView | RemovalView {
-  const stamp = state.stamp(settingVersions, versionKey(version));
-  const modRevision = stamp && { modRevision: stamp.modRevision };
-  if (!isRemoval(version)) return viewOf(version, modRevision);
-  return { ...version, ...modRevision, at: time(version.at) };
-}
-
 export function getSetting(state: Reader, key: string): SettingView | undefined {
-  const record = state.get(settingsTable, key);
-  return record && viewOf(record, state.stamp(settingsTable, key));
+  const record = currentSetting(state, key);
+  return record && viewOf(record, revisionOf(state, key));
 }
 
 /** Everything that is remembered of a key, newest first; it begins with what holds now, if it is there. */
 export function historyOf(state: Reader, key: string): readonly (SettingView | RemovalView)[] {
-  const current = getSetting(state, key);
-  return versionsOf(state, key).map((version) =>
-    current?.version === version.version ? current : pastViewOf(state, version),
+  return versionsOf(state, key).map(({ version, modRevision }) =>
+    isRemoval(version) ? { ...version, modRevision, at: time(version.at) } : viewOf(version, modRevision),
   );
 }
 
 export function listSettings(state: Reader, { prefix, after, limit }: Page): SettingsPage {
   const range = { ...(prefix !== undefined && { prefix }), ...(after !== undefined && { after }), limit: limit + 1 };
-  const found = state.range(settingsTable, range);
+  const found = settingsIn(state, range);
   let bytes = 0;
   let count = 0;
   while (count < Math.min(limit, found.length)) {
@@ -122,7 +112,7 @@ export function listSettings(state: Reader, { prefix, after, limit }: Page): Set
   const page = found.slice(0, count);
   return {
     revision: state.revision,
-    settings: page.map((record) => viewOf(record, state.stamp(settingsTable, record.key))),
+    settings: page.map((record) => viewOf(record, revisionOf(state, record.key))),
     ...(count < found.length && page.length > 0 && { next: page.at(-1)!.key }),
   };
 }
@@ -133,7 +123,7 @@ export interface SetRequest extends Condition {
   readonly ttlSeconds?: number;
 }
 
-/** Writes a setting if its condition holds. The view has no revisions where another write has already followed. */
+/** Writes a setting if its condition holds. The view has no revision where another write has already followed. */
 export async function setSetting(
   settings: Settings,
   by: string,
@@ -152,9 +142,9 @@ export async function setSetting(
   if (!done.value.ok) return done.value;
   const record = done.value.value;
   const state = settings.read();
-  const now = state.get(settingsTable, key);
+  const now = currentSetting(state, key);
   const isStill = now?.version === record.version && now.at === record.at && now.by === record.by;
-  return ok(viewOf(record, isStill ? state.stamp(settingsTable, key) : undefined));
+  return ok(viewOf(record, isStill ? revisionOf(state, key) : undefined));
 }
 
 /** Removes a setting if its condition holds. Undefined when there is none. */
@@ -176,7 +166,7 @@ export async function deleteSetting(
 function conflictIn(draft: Draft, key: string, { ifVersion, ifRevision }: Condition): Refusal | undefined {
   const current = draft.get(key);
   const version = current?.version ?? 0;
-  const revision = draft.state.stamp(settingsTable, key)?.modRevision ?? 0;
+  const revision = revisionOf(draft.state, key);
   const isAsWanted =
     (ifVersion === undefined || ifVersion === version) && (ifRevision === undefined || ifRevision === revision);
   if (isAsWanted) return undefined;
@@ -221,7 +211,7 @@ export async function* watchSettings(
       isKnown = true;
       told = position;
     }
-    for await (const event of store.watch(EVENT_TABLES, { fromRevision: position, signal })) {
+    for await (const event of store.watch([settingsTable], { fromRevision: position, signal })) {
       isKnown = event.kind === "changes";
       if (event.kind !== "changes") break;
       for (const one of eventsOf(event.revision, event.changes)) {
@@ -242,6 +232,6 @@ export async function* watchSettings(
 function lineOf(event: SettingEvent): WatchLine {
   const { revision, key } = event;
   return "setting" in event
-    ? { event: event.event, revision, ...viewOf(event.setting, { modRevision: revision }) }
+    ? { event: event.event, revision, ...viewOf(event.setting, revision) }
     : { event: event.event, revision, key, version: event.before.version + 1 };
 }

@@ -4,7 +4,7 @@ import type { Clock } from "../../src/lib/clock.ts";
 import { type Log, silentLog } from "../../src/lib/log.ts";
 import { type Config, configSchema } from "../../src/model/config.ts";
 import type { Store } from "../../src/model/store.ts";
-import { settingAbsences, settings as settingsTable, settingVersions } from "../../src/model/tables.ts";
+import { settings as settingsTable } from "../../src/model/tables.ts";
 import { ClusterSettings } from "../../src/settings/cluster-settings.ts";
 import { SettingsFeed } from "../../src/settings/feed.ts";
 import { Connection, type Transport } from "../../src/settings/redis/connection.ts";
@@ -84,7 +84,7 @@ export class SettingsWorld {
   /** `wrap`: a store in between, that a test makes fail. */
   static async open(log: Log = silentLog, wrap: (store: Store) => Store = (store) => store): Promise<SettingsWorld> {
     const clock = new ManualClock();
-    const store = await openMemoryStore([settingsTable, settingVersions, settingAbsences], clock);
+    const store = await openMemoryStore([settingsTable], clock);
     return new SettingsWorld(wrap(store), clock, log);
   }
 

@@ -6,10 +6,10 @@
 import { assert } from "../../lib/assert.ts";
 import type { LeaseId } from "../../model/store.ts";
 import type { SealedOperation } from "../kv/command.ts";
-import { LEASE_SLOT, type Schema } from "../kv/schema.ts";
-import { getFrom, measure } from "../kv/sorted-map.ts";
-import { apply, indexBounds, type KeyValue, type State } from "../kv/state.ts";
-import { type Head, leaseKey, makeHead, type Row, recordKey, recordText } from "./layout.ts";
+import type { Schema } from "../kv/schema.ts";
+import { getFrom } from "../kv/sorted-map.ts";
+import { apply, type KeyChange, type KeyValue, type State } from "../kv/state.ts";
+import { type Head, leaseKey, makeHead, type Row, recordRow, rowsBeside } from "./layout.ts";
 import { after, type Delta, type Replica, type RevisionChanges } from "./replica.ts";
 
 /** What one decision does. */
@@ -26,6 +26,15 @@ export type Effect =
 export const ROWS_MAX = 120;
 export const ROW_BYTES_MAX = 1_310_720;
 
+/** What an effect comes to on a draft's state, and what it adds to the commit at most. */
+type Step = {
+  readonly effect: Effect;
+  readonly state: State;
+  readonly changes: readonly KeyChange[];
+  readonly rows: number;
+  readonly bytes: number;
+};
+
 export class Draft {
   readonly #schema: Schema;
   readonly base: Replica;
@@ -36,6 +45,8 @@ export class Draft {
   readonly #events: RevisionChanges[] = [];
   #rows = 0;
   #bytes = 0;
+  /** The effect that was asked about last, so that it is not worked out twice. */
+  #tried: Step | undefined;
 
   constructor(schema: Schema, base: Replica) {
     this.#schema = schema;
@@ -53,34 +64,41 @@ export class Draft {
     return this.#leases.has(lease);
   }
 
-  /** Whether a commit with this effect too still goes into one of etcd's transactions. */
+  /**
+   * Whether a commit with this effect too still goes into one of etcd's transactions.
+   * @throws what an index function throws
+   */
   fits(effect: Effect): boolean {
-    const { rows, bytes } = this.#size(effect);
+    const { rows, bytes } = this.#try(effect);
     return this.#rows + rows <= ROWS_MAX && this.#bytes + bytes <= ROW_BYTES_MAX;
   }
 
   /** @throws what an index function throws; the draft is then as it was */
   add(effect: Effect): void {
-    const { rows, bytes } = this.#size(effect);
-    if (effect.kind === "renew-lease") assert(this.#state.leases.has(effect.lease), "a lease to keep alive exists");
-    else if (effect.kind !== "write") this.#apply(effect);
-    else this.#apply({ kind: "write", operations: effect.operations.map(({ operation }) => operation) });
+    const { state, changes, rows, bytes } = this.#try(effect);
+    this.#tried = undefined;
+    this.#state = state;
+    if (changes.length > 0) this.#events.push({ revision: state.revision, changes });
+    for (const { key } of changes) this.#keys.add(key);
     if (effect.kind !== "write") this.#leases.add(effect.lease);
     this.#rows += rows;
     this.#bytes += bytes;
   }
 
-  #apply(command: Parameters<typeof apply>[2]): void {
-    const { state, changes } = apply(this.#schema, this.#state, command);
-    this.#state = state;
-    if (changes.length > 0) this.#events.push({ revision: state.revision, changes });
-    for (const { key } of changes) this.#keys.add(key);
-  }
-
-  #size(effect: Effect): { readonly rows: number; readonly bytes: number } {
-    if (effect.kind === "write") return { rows: effect.operations.length, bytes: bytesOf(effect.operations) };
-    if (effect.kind !== "revoke-lease") return { rows: 1, bytes: 0 };
-    return { rows: 1 + measure(this.#state.indexes[LEASE_SLOT]!, ...indexBounds(effect.lease)).count, bytes: 0 };
+  #try(effect: Effect): Step {
+    if (this.#tried?.effect === effect) return this.#tried;
+    const { state, changes } = applied(this.#schema, this.#state, effect);
+    let rows = effect.kind === "write" ? 0 : 1;
+    // An operation's text is about as long as its record's.
+    let bytes = effect.kind === "write" ? bytesOf(effect.operations) : 0;
+    for (const { key, before, after } of changes) {
+      const beside = rowsBeside(key, before, after);
+      rows += 1 + beside.length;
+      for (const row of beside) bytes += sizeOf(row);
+      if (effect.kind !== "write") bytes += sizeOf(recordRow(key, after));
+    }
+    this.#tried = { effect, state, changes, rows, bytes };
+    return this.#tried;
   }
 
   /** What all of it comes to; undefined when that is nothing. */
@@ -117,7 +135,10 @@ export class Commit {
     this.events = events;
     this.#state = state;
     this.rows = [
-      ...[...delta.entries].map(([key, entry]): Row => ({ key: recordKey(key), text: entry && recordText(entry) })),
+      ...[...delta.entries].flatMap(([key, entry]) => [
+        recordRow(key, entry),
+        ...rowsBeside(key, getFrom(base.state.keys, key), entry),
+      ]),
       ...[...delta.renewed].map(([lease, ttlMs]): Row => ({ key: leaseKey(lease), text: String(ttlMs) })),
       ...delta.ended.map((lease): Row => ({ key: leaseKey(lease), text: undefined })),
     ];
@@ -158,6 +179,15 @@ export class Commit {
     const unsettled = head.staged ? chunks : [];
     return after(this.base, this.delta, { state: this.#state, head, position, unsettled });
   }
+}
+
+function applied(schema: Schema, state: State, effect: Effect): Pick<Step, "state" | "changes"> {
+  if (effect.kind === "renew-lease") {
+    assert(state.leases.has(effect.lease), "a lease to keep alive exists");
+    return { state, changes: [] };
+  }
+  if (effect.kind !== "write") return apply(schema, state, effect);
+  return apply(schema, state, { kind: "write", operations: effect.operations.map(({ operation }) => operation) });
 }
 
 /** At most, as a row of a chunk: the key is escaped there once more. */

@@ -9,7 +9,8 @@ import { afterPrefix, bytes } from "./gateway-json.ts";
 import { brokenBy, type Health, restored } from "./health.ts";
 import { HEAD_KEY, WAITING } from "./layout.ts";
 import { readAll } from "./read-all.ts";
-import { type Delta, follow, load, type Replica, type RevisionChanges, type Trouble } from "./replica.ts";
+import { type Delta, follow, load, type Replica, type RevisionChanges } from "./replica.ts";
+import type { Trouble } from "./trouble.ts";
 
 /** After so much silence etcd is asked whether it's there, and whether the watch has missed something. */
 const BEAT_MS = 5000;

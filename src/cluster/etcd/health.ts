@@ -1,7 +1,7 @@
 import type { Log } from "../../lib/log.ts";
 import type { StoreError } from "../../model/store.ts";
 import type { EtcdError } from "./etcd-client.ts";
-import type { Trouble } from "./replica.ts";
+import type { Trouble } from "./trouble.ts";
 
 /** What is wrong between a store and its etcd, as far as its last calls tell. */
 export class Health {

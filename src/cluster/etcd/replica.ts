@@ -10,10 +10,10 @@
 import { fail, ok, type Result } from "../../lib/result.ts";
 import type { LeaseId, Revision } from "../../model/store.ts";
 import { buildState } from "../kv/build-state.ts";
-import { deepFreeze } from "../kv/command.ts";
-import { NewerFormat, type Schema, spaceOfKey, upgrade } from "../kv/schema.ts";
-import { getFrom, withKey, withoutKey } from "../kv/sorted-map.ts";
+import type { Schema } from "../kv/schema.ts";
+import { emptyMap, getFrom, withKey, withoutKey } from "../kv/sorted-map.ts";
 import { emptyState, type KeyChange, type KeyValue, reindex, type State } from "../kv/state.ts";
+import { Assembly } from "./assemble.ts";
 import type { EtcdRevision } from "./etcd-client.ts";
 import type { EtcdKeyValue } from "./gateway-json.ts";
 import {
@@ -27,6 +27,7 @@ import {
   STAGED,
   stagedKey,
 } from "./layout.ts";
+import { damaged, gap, noSuchLease, type Trouble } from "./trouble.ts";
 
 export type Replica = {
   readonly state: State;
@@ -70,14 +71,6 @@ export type Followed = {
 
 /** One commit makes no more revisions than this. */
 const REVISIONS_MAX = 1024;
-
-/**
- * Why a follower can't go on.
- *   gap      it has missed something; read everything anew
- *   damaged  etcd holds what no version of Hive writes
- *   newer    a later version of Hive wrote it
- */
-export type Trouble = { readonly kind: "gap" | "damaged" | "newer"; readonly message: string };
 
 /** The replica after one etcd revision. Keys are without the cloud's prefix. */
 export function follow(
@@ -165,37 +158,27 @@ function advance(
 }
 
 function readDelta(schema: Schema, state: State, rows: readonly Row[]): Result<Delta, Trouble> {
-  const entries = new Map<string, KeyValue | undefined>();
+  const records = new Assembly(schema, state.keys, state.keys);
   const renewed = new Map<LeaseId, number>();
   const ended: LeaseId[] = [];
   for (const row of rows) {
     const meaning = meaningOf(row);
+    if (meaning.kind === "other" || meaning.kind === "damaged") return fail(damaged(row.key));
     if (meaning.kind === "lease") {
       if (meaning.ttlMs === undefined) ended.push(meaning.lease);
       else renewed.set(meaning.lease, meaning.ttlMs);
-    } else if (meaning.kind === "record") {
-      const current = meaning.entry ? upgraded(schema, meaning.entry) : ok(undefined);
-      if (!current.ok) return current;
-      entries.set(meaning.key, current.value);
-    } else {
-      return fail(damaged(row.key));
+      continue;
     }
+    const trouble = records.take(meaning);
+    if (trouble) return fail(trouble);
   }
-  for (const entry of entries.values()) {
+  const entries = records.entries();
+  if (!entries.ok) return entries;
+  for (const entry of entries.value.values()) {
     if (entry?.lease === undefined) continue;
     if (!state.leases.has(entry.lease) && !renewed.has(entry.lease)) return fail(noSuchLease(entry));
   }
-  return ok({ entries, renewed, ended });
-}
-
-function upgraded(schema: Schema, entry: KeyValue): Result<KeyValue, Trouble> {
-  try {
-    const { format, value } = upgrade(spaceOfKey(schema, entry.key), entry.format, entry.value);
-    return ok({ ...entry, format, value: deepFreeze(value) });
-  } catch (error) {
-    if (error instanceof NewerFormat) return fail({ kind: "newer", message: error.message });
-    throw error;
-  }
+  return ok({ entries: entries.value, renewed, ended });
 }
 
 function stage(replica: Replica, rows: readonly Row[]): Result<Followed, Trouble> {
@@ -253,23 +236,26 @@ export function load(
   if (!unsettled) return fail(damaged(`${STAGED}${head?.staged?.commit}`));
   for (const { key, text } of unsettled.flat()) rows.set(key, text);
 
-  const records: KeyValue[] = [];
+  const assembly = new Assembly(schema, emptyMap(), before.state.keys);
   const leases = new Map<LeaseId, number>();
   const renewals = new Map<LeaseId, number>();
   for (const [key, text] of rows) {
     if (text === undefined) continue;
     const meaning = meaningOf({ key, text });
+    if (meaning.kind === "other") continue;
     if (meaning.kind === "damaged") return fail(damaged(key));
-    if (meaning.kind === "lease" && meaning.ttlMs !== undefined) {
+    if (meaning.kind === "lease") {
+      if (meaning.ttlMs === undefined) continue;
       leases.set(meaning.lease, meaning.ttlMs);
       renewals.set(meaning.lease, position);
+      continue;
     }
-    if (meaning.kind !== "record" || !meaning.entry) continue;
-    const known = getFrom(before.state.keys, meaning.key);
-    const current = known?.modRevision === meaning.entry.modRevision ? ok(known) : upgraded(schema, meaning.entry);
-    if (!current.ok) return current;
-    records.push(current.value);
+    const trouble = assembly.take(meaning);
+    if (trouble) return fail(trouble);
   }
+  const assembled = assembly.entries();
+  if (!assembled.ok) return assembled;
+  const records = [...assembled.value.values()].filter((entry) => entry !== undefined);
   for (const entry of records) {
     if (entry.lease !== undefined && !leases.has(entry.lease)) return fail(noSuchLease(entry));
   }
@@ -279,13 +265,3 @@ export function load(
   const state = buildState(schema, head?.revision ?? 0, leases, records);
   return ok({ state, position, head, unsettled, staged, renewals });
 }
-
-const gap = (message: string) => fail<Trouble>({ kind: "gap", message });
-const damaged = (key: string): Trouble => ({
-  kind: "damaged",
-  message: `the key ${key} does not hold what Hive writes there`,
-});
-const noSuchLease = ({ key, lease }: { readonly key: string; readonly lease?: LeaseId }): Trouble => ({
-  kind: "damaged",
-  message: `the record ${key} hangs on the lease ${lease}, which does not exist`,
-});

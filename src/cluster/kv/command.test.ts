@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { present } from "../../lib/assert.ts";
-import { defineTable, type LeaseId } from "../../model/store.ts";
+import { defineTable, type LeaseId, RECORD_BYTES_MAX } from "../../model/store.ts";
 import { decodeCommand, encodeWrites, type SealedOperation, sealPut, sealRemove } from "./command.ts";
 import { schemaOf } from "./schema.ts";
 
@@ -12,24 +12,22 @@ const sealed = (result: ReturnType<typeof sealPut>): SealedOperation =>
   present(result.ok ? result.value : undefined, "it fits");
 
 test("what is written into the log is read back as it was", () => {
-  const lease = fc.option(fc.constant("00000000000000aa" as LeaseId), { nil: undefined });
+  const optional = <T>(of: fc.Arbitrary<T>) => fc.option(of, { nil: undefined });
   const write = fc.record({
     key: fc.integer(),
-    lease,
+    lease: optional(fc.constant("00000000000000aa" as LeaseId)),
     value: fc.jsonValue(),
-    how: fc.constantFrom("put", "same", "remove"),
+    successor: optional(fc.jsonValue()),
+    pastMax: optional(fc.nat(9)),
+    isRemoval: fc.boolean(),
   });
   fc.assert(
     fc.property(fc.array(write, { minLength: 1, maxLength: 8 }), (writes) => {
-      let before: { record: object; sealed: SealedOperation } | undefined;
-      const operations = writes.map(({ key, lease, value, how }, at) => {
+      const operations = writes.map(({ key, lease, value, successor, pastMax, isRemoval }, at) => {
         const name = `rows/${key}-${at}`;
-        if (how === "remove") return sealRemove(name);
-        const same = how === "same" ? before : undefined;
-        const record = same?.record ?? { value };
-        const put = sealed(sealPut(name, record, 3, lease, same?.sealed));
-        before = { record, sealed: put };
-        return put;
+        if (isRemoval) return sealRemove(name);
+        const next = successor === undefined ? undefined : { value: successor };
+        return sealed(sealPut(name, { value }, 3, { lease, pastMax, successor: next }));
       });
       const command = decodeCommand(schema, encodeWrites(operations));
       expect(command).toEqual({
@@ -40,13 +38,15 @@ test("what is written into the log is read back as it was", () => {
   );
 });
 
-test("one record under two keys is turned into JSON, and written, once", () => {
-  const record = { id: "a", text: "x".repeat(1000) };
-  const first = sealed(sealPut("rows/a", record, 3, undefined));
-  const second = sealed(sealPut("rows/b", record, 3, undefined, first));
-  expect(first.operation.kind === "put" && second.operation.kind === "put").toBe(true);
-  expect(encodeWrites([first, second]).length).toBeLessThan(1200);
-  // Not next to each other, each stands for itself.
-  const between = sealRemove("rows/c");
-  expect(encodeWrites([first, between, second]).length).toBeGreaterThan(2000);
+test("a successor has a record's limit, too", () => {
+  const put = sealPut("rows/a", { id: "a" }, 3, { successor: { text: "x".repeat(RECORD_BYTES_MAX) } });
+  expect(put).toMatchObject({ ok: false, error: { reason: "too-large" } });
+});
+
+test("values of an earlier version are brought to this one, a successor too", () => {
+  const migrating = schemaOf([defineTable({ ...rows, migrate: (stored, from) => ({ id: `${from}`, stored }) })]);
+  const text = `["w",[["p","rows/a",2,"00000000000000aa",{"n":1},4,{"n":2}]]]`;
+  const { command } = decodeCommand(migrating, Buffer.from(text)) as { command: unknown };
+  const at = (n: number) => ({ id: "2", stored: { n } });
+  expect(command).toMatchObject({ operations: [{ format: 3, value: at(1), successor: at(2), pastMax: 4 }] });
 });

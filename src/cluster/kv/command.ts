@@ -1,7 +1,7 @@
 /**
  * Commands as bytes in the log: JSON in UTF-8, an array whose first element says what it is.
- *   ["w", [operation, …], tag?]      a write; an operation is ["p", key, format, lease | null, value], ["r", key], or
- *                                    ["=", key, format, lease | null]: a put of the same value as the one right before
+ *   ["w", [operation, …], tag?]      a write; an operation is ["r", key] or
+ *                                    ["p", key, format, lease | null, value, pastMax | null, successor?]; nulls may be left out
  *   ["g", lease, ttlMs, tag?]        grants a lease
  *   ["x", lease, tag?]               ends a lease
  *   ["s"]                            registers a session
@@ -13,50 +13,79 @@ import { assert } from "../../lib/assert.ts";
 import { fail, ok, type Result } from "../../lib/result.ts";
 import { KEY_LENGTH_MAX, type LeaseId, RECORD_BYTES_MAX, type StoreError } from "../../model/store.ts";
 import type { Logged } from "./replicated.ts";
-import { type Schema, spaceOfKey, upgrade } from "./schema.ts";
+import { type Schema, upgrade } from "./schema.ts";
 import type { SessionTag } from "./sessions.ts";
 import type { Command, Operation } from "./state.ts";
 
-/** An operation with its text and, of a put, its value's: so that a value is turned into JSON once. */
-export type SealedOperation = { readonly operation: Operation; readonly text: string; readonly valueText?: string };
+/** An operation with its text: so that a value is turned into JSON once. */
+export type SealedOperation = { readonly operation: Operation; readonly text: string };
 
 const tooLarge = (message: string): StoreError => ({ kind: "store", reason: "too-large", message });
 
+/** What a put may say beside its value. */
+export type PutOptions = {
+  readonly lease?: LeaseId | undefined;
+  readonly successor?: object | undefined;
+  readonly pastMax?: number | undefined;
+};
+
 /**
  * Takes a record into the store: what is kept is what its JSON says, frozen, and shared with nobody. So the state in
- * memory is at all times the state that a recovery would read. `same`: a put of the same object, whose work is not done again.
+ * memory is at all times the state that a recovery would read.
  * @throws BrokenInvariant for a key with NUL, or a value that JSON does not give back (a Date, NaN, a Map …)
  */
 export function sealPut(
   key: string,
   value: object,
   format: number,
-  lease: LeaseId | undefined,
-  same?: SealedOperation,
+  { lease, successor, pastMax }: PutOptions = {},
 ): Result<SealedOperation, StoreError> {
   if (key.length > KEY_LENGTH_MAX)
     return fail(tooLarge(`A key has ${key.length} characters, at most ${KEY_LENGTH_MAX} fit.`));
   assert(!key.includes("\0"), "a key holds no NUL");
-  let kept: object;
-  let valueText = same?.valueText;
-  if (same?.operation.kind === "put" && valueText !== undefined) {
-    kept = same.operation.value;
-  } else {
-    assertPlain(value, "record");
-    valueText = JSON.stringify(value);
+  const valueText = textOfRecord(value);
+  const successorText = successor && textOfRecord(successor);
+  for (const text of successorText === undefined ? [valueText] : [valueText, successorText]) {
     // At most three bytes a character.
-    if (valueText.length * 3 > RECORD_BYTES_MAX && Buffer.byteLength(valueText) > RECORD_BYTES_MAX) {
+    if (text.length * 3 > RECORD_BYTES_MAX && Buffer.byteLength(text) > RECORD_BYTES_MAX) {
       return fail(tooLarge(`The record ${key} is larger than ${RECORD_BYTES_MAX} bytes.`));
     }
-    kept = deepFreeze(JSON.parse(valueText));
   }
-  const put = { kind: "put", key, value: kept, format } as const;
-  const operation: Operation = lease === undefined ? put : { ...put, lease };
-  return ok({ operation, valueText, text: `["p",${headOf(key, format, lease)},${valueText}]` });
+  const next = successorText === undefined ? undefined : deepFreeze<object>(JSON.parse(successorText));
+  const operation = putOf(key, deepFreeze<object>(JSON.parse(valueText)), format, { lease, successor: next, pastMax });
+  return ok({ operation, text: putText(operation, valueText, successorText) });
 }
 
-const headOf = (key: string, format: number, lease: LeaseId | undefined): string =>
-  `${JSON.stringify(key)},${format},${lease ? `"${lease}"` : null}`;
+/** A put, without the options that are absent. Most have no lease: each command passes here, on every node. */
+export function putOf(
+  key: string,
+  value: object,
+  format: number,
+  { lease, successor, pastMax }: PutOptions,
+): Operation & { readonly kind: "put" } {
+  const put =
+    pastMax === undefined
+      ? ({ kind: "put", key, value, format } as const)
+      : ({ kind: "put", key, value, format, pastMax } as const);
+  if (lease === undefined) return put;
+  return successor === undefined ? { ...put, lease } : { ...put, lease, successor };
+}
+
+function textOfRecord(value: object): string {
+  assertPlain(value, "record");
+  return JSON.stringify(value);
+}
+
+/** A put as JSON, whose values are JSON already. */
+export function putText(
+  { key, format, lease, pastMax }: Operation & { readonly kind: "put" },
+  valueText: string,
+  successorText: string | undefined,
+): string {
+  const head = `["p",${JSON.stringify(key)},${format},${lease ? `"${lease}"` : "null"},${valueText}`;
+  if (successorText !== undefined) return `${head},${pastMax ?? "null"},${successorText}]`;
+  return pastMax === undefined ? `${head}]` : `${head},${pastMax}]`;
+}
 
 export function sealRemove(key: string): SealedOperation {
   return { operation: { kind: "remove", key }, text: JSON.stringify(["r", key]) };
@@ -64,15 +93,8 @@ export function sealRemove(key: string): SealedOperation {
 
 export function encodeWrites(operations: readonly SealedOperation[], tag?: SessionTag): Uint8Array {
   let text = '["w",[';
-  for (let i = 0; i < operations.length; i++) text += i === 0 ? operations[i]!.text : `,${textAfter(operations, i)}`;
+  for (let i = 0; i < operations.length; i++) text += i === 0 ? operations[i]!.text : `,${operations[i]!.text}`;
   return encoder.encode(`${text}]${textOf(tag)}]`);
-}
-
-function textAfter(operations: readonly SealedOperation[], at: number): string {
-  const { operation, text } = operations[at]!;
-  const before = operations[at - 1]!.operation;
-  const isSame = operation.kind === "put" && before.kind === "put" && operation.value === before.value;
-  return isSame ? `["=",${headOf(operation.key, operation.format, operation.lease)}]` : text;
 }
 
 export const encodeGrant = (lease: LeaseId, ttlMs: number, tag?: SessionTag): Uint8Array =>
@@ -82,6 +104,7 @@ export const encodeRevoke = (lease: LeaseId, tag?: SessionTag): Uint8Array =>
 export const encodeRegister = (): Uint8Array => encoder.encode('["s"]');
 
 const encoder = new TextEncoder();
+const decoder = new TextDecoder();
 const textOf = (tag: SessionTag | undefined): string => (tag ? `,[${tag.session},${tag.number},${tag.low}]` : "");
 
 /**
@@ -89,14 +112,10 @@ const textOf = (tag: SessionTag | undefined): string => (tag ? `,[${tag.session}
  * @throws NewerFormat; BrokenInvariant for what no version up to this one writes
  */
 export function decodeCommand(schema: Schema, bytes: Uint8Array): Logged {
-  const parsed = JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString()) as unknown[];
+  const parsed = JSON.parse(decoder.decode(bytes)) as unknown[];
   switch (parsed[0]) {
     case "w": {
-      const rows = parsed[1] as unknown[][];
-      const operations = rows.map((row, at) => {
-        if (row[0] === "=") row[4] = rows[at - 1]?.[4];
-        return decodeOperation(schema, row);
-      });
+      const operations = (parsed[1] as unknown[][]).map((row) => decodeOperation(schema, row));
       return logged({ kind: "write", operations }, parsed[2]);
     }
     case "g":
@@ -120,10 +139,16 @@ function logged(command: Command, tag: unknown): Logged {
 function decodeOperation(schema: Schema, row: unknown[]): Operation {
   const key = row[1] as string;
   if (row[0] === "r") return { kind: "remove", key };
-  assert(row[0] === "p" || (row[0] === "=" && row[4]), "an operation puts or removes");
-  const upgraded = upgrade(spaceOfKey(schema, key), row[2] as number, row[4] as object);
-  const lease = row[3] as LeaseId | null;
-  return { kind: "put", key, format: upgraded.format, value: deepFreeze(upgraded.value), ...(lease && { lease }) };
+  assert(row[0] === "p", "an operation puts or removes");
+  const space = schema.spaceOfKey(key);
+  const stored = row[2] as number;
+  const { format, value } = upgrade(space, stored, row[4] as object);
+  const successor = row[6] as object | undefined;
+  return putOf(key, deepFreeze(value), format, {
+    lease: (row[3] ?? undefined) as LeaseId | undefined,
+    successor: successor ? deepFreeze(upgrade(space, stored, successor).value) : undefined,
+    pastMax: (row[5] ?? undefined) as number | undefined,
+  });
 }
 
 export function deepFreeze<T>(value: T): T {

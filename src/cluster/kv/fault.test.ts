@@ -18,7 +18,7 @@ const items = defineTable({
 
 /** Idle is never reached, or as soon as a write ends, so that the log is sealed wherever it can be. */
 const neverIdle: Clock = { now: () => 0, monotonicMs: () => 0, sleep: () => new Promise(() => {}) };
-const idleAtOnce: Clock = { ...neverIdle, sleep: async () => {} };
+const idleAtOnce: Clock = { ...neverIdle, sleep: () => new Promise(setImmediate) };
 
 type Settings = Partial<Pick<EmbeddedStoreOptions, "snapshotBytesMin" | "segmentBytes" | "clock" | "options">>;
 

@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { defineTable, type LeaseId } from "../../model/store.ts";
-import { sealPut, sealRemove } from "./command.ts";
+import { type PutOptions, sealPut, sealRemove } from "./command.ts";
 import {
   type Answer,
   encodeAnswer,
@@ -26,12 +26,10 @@ const rows = defineTable({
 const schema = schemaOf([rows]);
 const lease = "00000000000000aa" as LeaseId;
 
-const sealed = (id: string, group = "g", leaseId?: LeaseId) => {
-  const put = sealPut(`rows/${id}`, { id, group, text: "ä\u0001\ud800" }, 2, leaseId);
+const sealed = (id: string, group = "g", options: PutOptions = {}) => {
+  const put = sealPut(`rows/${id}`, { id, group, text: "ä\u0001\ud800" }, 2, options);
   if (!put.ok) throw new Error(put.error.message);
-  // Whoever reads it needs no text of the value alone.
-  const { operation, text } = put.value;
-  return { operation, text };
+  return put.value;
 };
 
 const transactions: Transaction[] = [
@@ -43,7 +41,14 @@ const transactions: Transaction[] = [
       { kind: "range", from: "rows/", to: "rows0", count: 3, maxRevision: 7 },
       { kind: "index", slot: 1, value: "g\0h", count: 1, maxRevision: 2 },
     ],
-    operations: [sealed("a"), sealed("b", "h", lease), sealRemove("rows/c")],
+    operations: [
+      sealed("a"),
+      sealed("b", "h", { lease }),
+      sealRemove("rows/c"),
+      sealed("d", "g", { pastMax: 9 }),
+      sealed("e", "g", { lease, successor: { id: "e", group: "after" } }),
+      sealed("f", "g", { lease, pastMax: 2, successor: { id: "f", group: "after" } }),
+    ],
   },
   { kind: "grant-lease", lease, ttlMs: 1500 },
   { kind: "revoke-lease", lease },
@@ -118,6 +123,9 @@ const refused: [string, string][] = [
   ["a value that is no object", `[1,"do",1,1,1,[${put("rows/a", 2, null, "1")}]]`],
   ["a number that JSON can't give back", `[1,"do",1,1,1,[${put("rows/a", 2, null, '{"n":1e999}')}]]`],
   ["a record that is too large", `[1,"do",1,1,1,[${put("rows/a", 2, null, `{"n":"${"x".repeat(1_050_000)}"}`)}]]`],
+  ["a past of no length", '[1,"do",1,1,1,[[1,"w",[],[["p","rows/a",2,null,{},0]]]]]'],
+  ["a successor that is none", `[1,"do",1,1,1,[[1,"w",[],[["p","rows/a",2,"${lease}",{},null,7]]]]]`],
+  ["a successor without a lease", '[1,"do",1,1,1,[[1,"w",[],[["p","rows/a",2,null,{},null,{}]]]]]'],
   ["a value nested too deeply", `[1,"do",1,1,1,[${put("rows/a", 2, null, "[".repeat(5e5) + "]".repeat(5e5))}]]`],
   ["a key written twice", '[1,"do",1,1,1,[[1,"w",[],[["r","rows/a"],["r","rows/a"]]]]]'],
   ["a compare of nothing", '[1,"do",1,1,1,[[1,"w",[[]],[]]]]'],

@@ -23,8 +23,8 @@
 import { fail, ok, type Result } from "../../lib/result.ts";
 import { KEY_LENGTH_MAX, type LeaseId, RECORD_BYTES_MAX, type StoreError } from "../../model/store.ts";
 import type { Index, Term } from "../raft/types.ts";
-import type { SealedOperation } from "./command.ts";
-import { NewerFormat, type Schema, spaceOfKey, upgrade } from "./schema.ts";
+import { putOf, putText, type SealedOperation } from "./command.ts";
+import { NewerFormat, type Schema, upgrade } from "./schema.ts";
 import { SESSION_WINDOW, type SessionId } from "./sessions.ts";
 import type { Compare } from "./view.ts";
 
@@ -209,18 +209,29 @@ function readCompare(schema: Schema, row: unknown): Compare {
 
 function readOperation(schema: Schema, row: unknown): SealedOperation {
   check(Array.isArray(row) && isKey(row[1]), "an operation has a key");
-  const [what, key, format, lease, stored] = row as [unknown, string, unknown, unknown, unknown];
+  const [what, key, stored, lease, value, pastMax, successor] = row as [unknown, string, ...unknown[]];
   if (what === "r") return { operation: { kind: "remove", key }, text: JSON.stringify(["r", key]) };
-  check(what === "p" && isCount(format) && format >= 1, "an operation puts or removes");
+  check(what === "p" && isCount(stored) && stored >= 1, "an operation puts or removes");
   check(lease === null || isLease(lease), "a lease has a name");
-  check(typeof stored === "object" && stored !== null, "a value is an object");
-  const upgraded = upgrade(spaceOfKey(schema, key), format, stored);
+  check(pastMax === undefined || pastMax === null || (isCount(pastMax) && pastMax >= 1), "a past has a length");
+  check(successor === undefined || lease !== null, "a successor follows on a lease");
+  const record = readRecord(schema, key, stored, value);
+  const next = successor === undefined ? undefined : readRecord(schema, key, stored, successor);
+  const operation = putOf(key, record.value, record.format, {
+    lease: lease ?? undefined,
+    successor: next?.value,
+    pastMax: pastMax ?? undefined,
+  });
+  return { operation, text: putText(operation, record.text, next?.text) };
+}
+
+function readRecord(schema: Schema, key: string, stored: number, raw: unknown) {
+  check(typeof raw === "object" && raw !== null, "a value is an object");
+  const upgraded = upgrade(schema.spaceOfKey(key), stored, raw);
   const value = frozen(upgraded.value);
   const text = JSON.stringify(value);
   check(Buffer.byteLength(text) <= RECORD_BYTES_MAX, "a record is too large");
-  const operation = { kind: "put", key, value, format: upgraded.format, ...(lease !== null && { lease }) } as const;
-  const leaseText = lease === null ? "null" : `"${lease}"`;
-  return { operation, text: `["p",${JSON.stringify(key)},${upgraded.format},${leaseText},${text}]` };
+  return { value, format: upgraded.format, text };
 }
 
 /** JSON can write numbers that it can't read back: 1e999. */

@@ -11,7 +11,12 @@ export type Space = {
 };
 
 /** All tables of a store. Each index has a slot: its place in the state's list of index trees. */
-export type Schema = { readonly spaces: ReadonlyMap<string, Space>; readonly slots: number };
+export type Schema = {
+  readonly spaces: ReadonlyMap<string, Space>;
+  readonly slots: number;
+  /** The space that a key belongs to; undefined for a table that this version of Hive doesn't know. */
+  readonly spaceOfKey: (key: string) => Space | undefined;
+};
 
 /** The slot of the built-in index of keys by the lease they hang on. */
 export const LEASE_SLOT = 0;
@@ -29,16 +34,16 @@ export function schemaOf(tables: readonly AnyTable[]): Schema {
     });
     spaces.set(table.name, { table, prefix: `${table.name}/`, indexes, slotOf });
   }
-  return { spaces, slots };
+  // One command's keys are mostly of one table, and each is asked for several times.
+  let last: Space | undefined;
+  const spaceOfKey = (key: string): Space | undefined => {
+    if (last && key.startsWith(last.prefix)) return last;
+    const found = spaces.get(key.slice(0, key.indexOf("/")));
+    last = found ?? last;
+    return found;
+  };
+  return { spaces, slots, spaceOfKey };
 }
-
-/** The space that `key` belongs to; undefined for a table that this version of Hive doesn't know. */
-export function spaceOfKey(schema: Schema, key: string): Space | undefined {
-  return schema.spaces.get(key.slice(0, key.indexOf("/")));
-}
-
-/** The key of a record within its table, from its key in the store. */
-export const keyInTable = (key: string): string => key.slice(key.indexOf("/") + 1);
 
 /** A value was stored by a later version of Hive than this one. */
 export class NewerFormat extends Error {

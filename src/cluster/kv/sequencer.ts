@@ -128,8 +128,8 @@ export class Sequencer {
     this.#items.push({ bytes, logged, base, after, isForwarded, settle });
     this.#waiting++;
     this.#bytes += bytes.length;
-    // Whoever else decides in this turn of the loop joins.
-    if (this.#outbox.push(bytes) === 1) queueMicrotask(() => this.#flush());
+    // Whoever else decides in this turn of the loop joins: a microtask would end between two sockets that are ready together.
+    if (this.#outbox.push(bytes) === 1) setImmediate(() => this.#flush());
   }
 
   /** A decision on `tentative` that wrote nothing: settled once everything that it saw is applied. */

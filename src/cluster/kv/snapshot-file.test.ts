@@ -7,7 +7,7 @@ import { schemaOf } from "./schema.ts";
 import { NO_SESSIONS, record, register } from "./sessions.ts";
 import { checkSnapshot, readSnapshot, type Snapshot, snapshotName, writeSnapshot } from "./snapshot-file.ts";
 import { scan } from "./sorted-map.ts";
-import { apply, emptyState, type State } from "./state.ts";
+import { apply, emptyState, type Operation, type State } from "./state.ts";
 
 type Row = { readonly id: string; readonly group: string; readonly pad: string };
 const rows = defineTable({
@@ -23,10 +23,18 @@ const path = `/store/${snapshotName(9)}`;
 function someState(): State {
   const lease = "00000000000000aa" as LeaseId;
   let state = apply(schema, emptyState(schema), { kind: "grant-lease", lease, ttlMs: 5000 }).state;
-  for (let i = 0; i < 400; i++) {
+  for (let i = 0; i < 900; i++) {
     const id = `r${(i * 7) % 300}`;
     const value = { id, group: `g${i % 5}`, pad: "x".repeat(500) };
-    const put = { kind: "put", key: `rows/${id}`, value, format: 1, ...(i % 9 === 0 && { lease }) } as const;
+    const put: Operation = {
+      kind: "put",
+      key: `rows/${id}`,
+      value,
+      format: 1,
+      ...(i % 9 === 0 && { lease }),
+      ...(i % 27 === 0 && { successor: { id, group: "after" } }),
+      ...(i % 5 !== 0 && { pastMax: 2 }),
+    };
     state = apply(schema, state, { kind: "write", operations: [put] }).state;
   }
   return state;
@@ -91,12 +99,12 @@ test("one flipped byte is found, wherever it is, by whoever reads or only checks
     flipped[at]! ^= 0x11;
     await file.write(0, flipped);
     expect(await checkSnapshot(other, path, schema)).toMatchObject({ ok: false });
-    if (at % 50 === 0) expect(await readSnapshot(other, path, schema)).toMatchObject({ ok: false });
+    if (at % 250 === 0) expect(await readSnapshot(other, path, schema)).toMatchObject({ ok: false });
   }
 });
 
 /** A file of these payloads, with good checksums, so that only what they say can be wrong. */
-async function fileOf(payloads: readonly unknown[], version = 2): Promise<MemoryDisk> {
+async function fileOf(payloads: readonly unknown[], version = 3): Promise<MemoryDisk> {
   const disk = new MemoryDisk();
   const file = await disk.open(path, "create");
   let offset = 0;
@@ -177,6 +185,13 @@ const wrong: [string, readonly unknown[]][] = [
   ],
   ["a value that is none", [meta, [row("rows/a", { value: 1 })], end(1)]],
   ["a row that is short", [meta, [["rows/a"]], end(1)]],
+  ["a past of nothing", [meta, [[1, 1, {}], row("rows/a")], end(2)]],
+  ["a past of the same time", [meta, [row("rows/a"), [1, 2, {}]], end(2)]],
+  ["a past out of order", [meta, [row("rows/a", { modRevision: 4 }), [1, 2, {}], [1, 3, {}]], end(3)]],
+  ["a past that is none", [meta, [row("rows/a"), [1, 1, 7]], end(2)]],
+  ["a past that is missing", [meta, [row("rows/a")], end(2)]],
+  ["a successor without a lease", [meta, [[...row("rows/a"), {}]], end(1)]],
+  ["a successor that is none", [meta, { leases: [[lease, 1]] }, [[...row("rows/a", { lease }), 7]], end(1, 1)]],
   ["rows that are missing", [meta, [row("rows/a")], end(2)]],
   ["sessions that are missing", [meta, end(0, 0, 1)]],
   ["a session of the future", [meta, { sessions: [[3, 1, 1, []]] }, end(0, 0, 1)]],
@@ -205,8 +220,24 @@ test.each(wrong)("%s is damage, checksums or not", async (_, payloads) => {
   expect(await readSnapshot(disk, path, schema)).toMatchObject({ ok: false, error: { reason: "damaged" } });
 });
 
+test("a file of the second version is read: nothing has a past", async () => {
+  const read = await readSnapshot(await fileOf(good, 2), path, schema);
+  if (!read.ok) throw new Error(read.error.message);
+  expect(scan(read.value.state.keys)).toEqual([
+    {
+      key: "rows/a",
+      value: { id: "rows/a", group: "g" },
+      format: 1,
+      createRevision: 1,
+      modRevision: 2,
+      version: 1,
+      lease: lease as LeaseId,
+    },
+  ]);
+});
+
 test("what a later version wrote is told from damage", async () => {
-  const ofFile = await checkSnapshot(await fileOf(good, 3), path, schema);
+  const ofFile = await checkSnapshot(await fileOf(good, 4), path, schema);
   expect(ofFile).toMatchObject({ ok: false, error: { reason: "newer" } });
   const ofTable = await checkSnapshot(await fileOf([meta, [row("rows/a", { format: 2 })], end(1)]), path, schema);
   expect(ofTable).toMatchObject({ ok: false, error: { reason: "newer" } });

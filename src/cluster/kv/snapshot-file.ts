@@ -1,14 +1,15 @@
 /**
  * The bytes of a snapshot file. Little-endian; chunks one after another:
- *   0 u32 magic 0x4E535648 ("HVSN")   4 u32 format version, 2        8 u32 payload length, at most CHUNK_BYTES_MAX
+ *   0 u32 magic 0x4E535648 ("HVSN")   4 u32 format version, 3        8 u32 payload length, at most CHUNK_BYTES_MAX
  *   12 u32 CRC-32 of the chunk before (0 for the first): the chain   16 u32 CRC-32 of bytes 0 to 15 then payload
  *   20 payload, JSON in UTF-8
  * The first chunk is the SnapshotMeta; then {"leases": [[lease, ttlMs], …]} and {"sessions": [row, …]} (`sessions.ts`), as
  * many of each as it takes; then arrays of rows in ascending key order, a row being
- * [key, format, createRevision, modRevision, version, lease | null, value]; the last is {"rows", "leases", "sessions"}, the
- * count of each. A file that has its name is whole: it is written as *.tmp, synced, renamed, and the directory synced.
+ * [key, format, createRevision, modRevision, version, lease | null, value, successor?] and what it was before, newest first,
+ * rows [format, modRevision, value] right after it; the last is {"rows", "leases", "sessions"}, the count of each. A file that
+ * has its name is whole: it is written as *.tmp, synced, renamed, and the directory synced.
  *
- * Version 1, which is still read, had no sessions and no configuration, and its leases in the meta.
+ * Earlier versions are still read: 2 kept no past, 1 had no sessions and no configuration either, and its leases in the meta.
  */
 import { assert } from "../../lib/assert.ts";
 import { fail, ok, type Result } from "../../lib/result.ts";
@@ -20,7 +21,7 @@ import { type buildState, buildStateInSlices } from "./build-state.ts";
 import { deepFreeze } from "./command.ts";
 import type { Disk, DiskFile } from "./disk.ts";
 import type { Replicated } from "./replicated.ts";
-import { NewerFormat, type Schema, spaceOfKey, upgrade } from "./schema.ts";
+import { NewerFormat, type Schema, upgrade } from "./schema.ts";
 import { NO_SESSIONS, type SessionRow, sessionRows, sessionsOf } from "./sessions.ts";
 import { scan } from "./sorted-map.ts";
 import type { KeyValue } from "./state.ts";
@@ -54,11 +55,11 @@ type SnapshotMeta = {
 type SnapshotEnd = { readonly rows: number; readonly leases: number; readonly sessions: number };
 
 const MAGIC = 0x4e535648;
-const FORMAT_VERSION = 2;
+const FORMAT_VERSION = 3;
 const HEADER_BYTES = 20;
 /** A slice of work between two returns to the event loop: well under a millisecond. */
 const CHUNK_BYTES = 64 * 1024;
-/** A chunk ends with the row that fills it, and a row is one record of at most 1 MiB with its key. */
+/** A chunk ends with the row that fills it, and a row is one record of at most 1 MiB with its key and its successor. */
 const CHUNK_BYTES_MAX = 4 * MIB;
 const ROWS_READ_AT_ONCE = 64;
 const READ_BYTES = 256 * 1024;
@@ -138,8 +139,10 @@ function* entryRows({ state }: Replicated): Generator<unknown[]> {
   let from: string | undefined;
   while (true) {
     const entries: KeyValue[] = scan(state.keys, from, undefined, ROWS_READ_AT_ONCE);
-    for (const { key, format, createRevision, modRevision, version, lease, value } of entries) {
-      yield [key, format, createRevision, modRevision, version, lease ?? null, value];
+    for (const { key, format, createRevision, modRevision, version, lease, value, successor, past = [] } of entries) {
+      const row = [key, format, createRevision, modRevision, version, lease ?? null, value];
+      yield successor ? [...row, successor] : row;
+      for (const earlier of past) yield [earlier.format, earlier.modRevision, earlier.value];
     }
     if (entries.length < ROWS_READ_AT_ONCE) return;
     from = `${entries.at(-1)!.key}\0`;
@@ -346,7 +349,8 @@ class Contents {
   readonly #take: Take;
   #version = FORMAT_VERSION;
   #revision = 0;
-  #lastKey = "";
+  /** The last row's, which may have a past that is still to come. */
+  #entry: KeyValue | undefined;
   #lastSession = 0;
   #meta: FileMeta | undefined;
   readonly #leases = new Set<string>();
@@ -387,7 +391,12 @@ class Contents {
   add(payload: Buffer): void {
     const value: unknown = JSON.parse(payload.toString());
     if (Array.isArray(value)) {
-      for (const row of value as unknown[]) this.#addEntry(row);
+      for (const row of value as unknown[]) {
+        check(Array.isArray(row), "a row is a list");
+        if (row.length === 3) this.#addPast(row);
+        else this.#addEntry(row);
+        this.#counts.rows++;
+      }
       return;
     }
     check(typeof value === "object" && value !== null, "a part is neither list nor object");
@@ -400,6 +409,7 @@ class Contents {
   #end(end: { readonly [name in keyof SnapshotEnd]?: unknown }): void {
     const { rows, leases, sessions } = this.#counts;
     check(end.rows === rows, "rows are missing");
+    this.#handOver();
     if (this.#version > 1) check(end.leases === leases && end.sessions === sessions, "leases or sessions are missing");
     this.isComplete = true;
   }
@@ -433,29 +443,47 @@ class Contents {
     }
   }
 
-  #addEntry(row: unknown): void {
-    check(Array.isArray(row) && row.length === 7, "a row has seven elements");
-    const [key, format, createRevision, modRevision, version, lease, stored] = row as unknown[];
-    check(typeof key === "string" && key > this.#lastKey, "keys ascend");
-    check(
-      isCount(format) && isCount(createRevision) && isCount(modRevision) && isCount(version),
-      "a row has revisions",
-    );
+  #addEntry(row: unknown[]): void {
+    check(row.length === 7 || row.length === 8, "a row has its elements");
+    const [key, stored, createRevision, modRevision, version, lease, raw, rawSuccessor] = row;
+    check(typeof key === "string" && key > (this.#entry?.key ?? ""), "keys ascend");
+    check(isCount(createRevision) && isCount(modRevision) && isCount(version), "a row has revisions");
     check(createRevision <= modRevision && modRevision <= this.#revision, "no row is newer than the snapshot");
     check(lease === null || (typeof lease === "string" && this.#leases.has(lease)), "a row's lease exists");
-    check(typeof stored === "object" && stored !== null, "a row has a value");
-    const upgraded = upgrade(spaceOfKey(this.#schema, key), format, stored);
-    this.#take.entry({
+    check(row.length === 7 || lease !== null, "a successor follows on a lease");
+    const { format, value } = this.#record(key, stored, raw);
+    this.#handOver();
+    this.#entry = {
       key,
-      value: deepFreeze(upgraded.value),
-      format: upgraded.format,
+      value,
+      format,
       createRevision,
       modRevision,
       version,
       ...(lease !== null && { lease: lease as LeaseId }),
-    });
-    this.#lastKey = key;
-    this.#counts.rows++;
+      ...(row.length === 8 && { successor: this.#record(key, stored, rawSuccessor).value }),
+    };
+  }
+
+  #addPast([stored, modRevision, raw]: unknown[]): void {
+    const entry = this.#entry;
+    check(entry && isCount(modRevision), "a past follows on its row");
+    const { past = [] } = entry;
+    check(modRevision < (past.at(-1)?.modRevision ?? entry.modRevision), "a past goes back in time");
+    const { format, value } = this.#record(entry.key, stored, raw);
+    this.#entry = { ...entry, past: [...past, { value, format, modRevision }] };
+  }
+
+  /** A stored value, brought to this version of its table. */
+  #record(key: string, format: unknown, stored: unknown): { readonly format: number; readonly value: object } {
+    check(isCount(format), "a row has a format");
+    check(typeof stored === "object" && stored !== null, "a row has a value");
+    const upgraded = upgrade(this.#schema.spaceOfKey(key), format, stored);
+    return { format: upgraded.format, value: deepFreeze(upgraded.value) };
+  }
+
+  #handOver(): void {
+    if (this.#entry) this.#take.entry(this.#entry);
   }
 }
 

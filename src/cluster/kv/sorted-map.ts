@@ -114,7 +114,7 @@ function scanInto<V>(
 function insert<V extends Revised>(node: Node<V>, key: string, value: V): Node<V>[] {
   if (node.children === null) {
     const at = lowerBound(node.keys, key);
-    if (node.keys[at] === key) return [leaf(node.keys, node.values.with(at, value))];
+    if (node.keys[at] === key) return [leafWith(node, at, value)];
     const keys = node.keys.toSpliced(at, 0, key);
     const values = node.values.toSpliced(at, 0, value);
     if (keys.length <= WIDTH_MAX) return [leaf(keys, values)];
@@ -122,7 +122,7 @@ function insert<V extends Revised>(node: Node<V>, key: string, value: V): Node<V
   }
   const at = childOf(node.keys, key);
   const below = insert(node.children[at]!, key, value);
-  if (below.length === 1) return [branch(node.children.with(at, below[0]!))];
+  if (below.length === 1) return [branchWith(node, at, below[0]!)];
   const children = node.children.toSpliced(at, 1, ...below);
   return chunks(children.length).map(([from, to]) => branch(children.slice(from, to)));
 }
@@ -158,6 +158,26 @@ function leaf<V extends Revised>(keys: readonly string[], values: readonly V[]):
   let maxRevision = 0;
   for (const value of values) if (value.modRevision > maxRevision) maxRevision = value.modRevision;
   return { keys, values, children: null, count: keys.length, maxRevision };
+}
+
+/** A leaf with another value at a place. */
+function leafWith<V extends Revised>({ keys, values, maxRevision }: Leaf<V>, at: number, value: V): Leaf<V> {
+  const replaced = values.with(at, value);
+  // The newest write is the rule.
+  if (value.modRevision < maxRevision) return leaf(keys, replaced);
+  return { keys, values: replaced, children: null, count: keys.length, maxRevision: value.modRevision };
+}
+
+/** A branch with another child at a place. */
+function branchWith<V>({ keys, children, count, maxRevision }: Branch<V>, at: number, child: Node<V>): Branch<V> {
+  const replaced = children.with(at, child);
+  if (child.maxRevision < maxRevision) return branch(replaced);
+  return {
+    keys: child.keys[0] === keys[at] ? keys : keys.with(at, child.keys[0]!),
+    children: replaced,
+    count: count - children[at]!.count + child.count,
+    maxRevision: child.maxRevision,
+  };
 }
 
 function branch<V>(children: readonly Node<V>[]): Branch<V> {

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { defineTable, type LeaseId } from "../../model/store.ts";
 import { buildState, buildStateInSlices } from "./build-state.ts";
 import { schemaOf } from "./schema.ts";
-import { scan } from "./sorted-map.ts";
+import { getFrom, scan } from "./sorted-map.ts";
 import { apply, emptyState, type Operation, type State } from "./state.ts";
 
 type Row = { readonly id: string; readonly group?: string; readonly tags: readonly string[] };
@@ -52,6 +52,67 @@ test("indexes that are kept entry by entry are those that building anew gives, a
     }),
     { numRuns: 400 },
   );
+});
+
+test("a key keeps as many earlier values as its last write says, newest first, and none that hung on a lease", () => {
+  const value = fc.record({ n: fc.nat() });
+  const step = fc.oneof(
+    fc.record({ value, pastMax: fc.option(fc.integer({ min: 1, max: 4 }), { nil: undefined }), leased: fc.boolean() }),
+    fc.constant("remove" as const),
+  );
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 20 }), (steps) => {
+      let state = apply(schema, emptyState(schema), { kind: "grant-lease", lease, ttlMs: 1 }).state;
+      // The same, told naively: everything that was, newest first.
+      let before: { n: number; leased: boolean; revision: number }[] = [];
+      for (const one of steps) {
+        if (one === "remove") {
+          state = apply(schema, state, { kind: "write", operations: [{ kind: "remove", key: "rows/a" }] }).state;
+          before = [];
+          continue;
+        }
+        const { value, pastMax, leased } = one;
+        const put = { kind: "put", key: "rows/a", format: 1, value } as const;
+        const operation = { ...put, ...(pastMax && { pastMax }), ...(leased && { lease }) };
+        state = apply(schema, state, { kind: "write", operations: [operation] }).state;
+        const kept = before.filter((entry) => !entry.leased).slice(0, pastMax ?? 0);
+        const { past } = getFrom(state.keys, "rows/a")!;
+        expect(past?.map(({ value, modRevision }) => [value, modRevision]) ?? []).toEqual(
+          kept.map(({ n, revision }) => [{ n }, revision]),
+        );
+        before = [{ n: value.n, leased, revision: state.revision }, ...kept];
+      }
+    }),
+  );
+});
+
+test("at its lease's end, a record's successor takes its place and keeps its past", () => {
+  const write = (state: State, ...operations: Operation[]) => apply(schema, state, { kind: "write", operations }).state;
+  const put = (id: string, group: string, more: Partial<Operation> = {}): Operation => ({
+    ...({ kind: "put", key: `rows/${id}`, format: 1, value: { id, group, tags: [] } } as const),
+    ...more,
+  });
+  const successor = { id: "a", group: "after", tags: ["x"] };
+  let state = apply(schema, emptyState(schema), { kind: "grant-lease", lease, ttlMs: 1 }).state;
+  state = write(state, put("a", "first", { pastMax: 3 }));
+  state = write(state, put("a", "passing", { pastMax: 3, lease, successor }), put("b", "passing", { lease }));
+  const ended = apply(schema, state, { kind: "revoke-lease", lease });
+  expect(ended.changes.map(({ key, before, after }) => [key, before?.value, after?.value])).toEqual([
+    ["rows/a", { id: "a", group: "passing", tags: [] }, successor],
+    ["rows/b", { id: "b", group: "passing", tags: [] }, undefined],
+  ]);
+  expect(scan(ended.state.keys)).toEqual([
+    {
+      key: "rows/a",
+      value: successor,
+      format: 1,
+      createRevision: 1,
+      modRevision: 3,
+      version: 3,
+      past: [{ value: { id: "a", group: "first", tags: [] }, format: 1, modRevision: 1 }],
+    },
+  ]);
+  expect(shown(ended.state)).toEqual(shown(buildState(schema, 3, new Map(), scan(ended.state.keys))));
 });
 
 test("many entries are built in slices as they are at once", async () => {

@@ -9,7 +9,7 @@
  */
 import { assert, unreachable } from "../../lib/assert.ts";
 import type { IndexValues, LeaseId, Revision } from "../../model/store.ts";
-import { LEASE_SLOT, type Schema, spaceOfKey } from "./schema.ts";
+import { LEASE_SLOT, type Schema } from "./schema.ts";
 import { emptyMap, getFrom, type SortedMap, scan, withKey, withoutKey } from "./sorted-map.ts";
 
 /** One key, in etcd's terms. `version` counts the writes since it was created, from 1. */
@@ -23,7 +23,14 @@ export type KeyValue = {
   readonly modRevision: Revision;
   readonly version: number;
   readonly lease?: LeaseId;
+  /** What takes its place when the lease ends, in the same format; nothing does, if absent. */
+  readonly successor?: object;
+  /** What it was before, newest first; absent when nothing is kept. */
+  readonly past?: readonly PastValue[];
 };
+
+/** An earlier value of a key, and the revision that wrote it. */
+export type PastValue = { readonly value: object; readonly format: number; readonly modRevision: Revision };
 
 export type Operation =
   | {
@@ -32,6 +39,9 @@ export type Operation =
       readonly value: object;
       readonly format: number;
       readonly lease?: LeaseId;
+      readonly successor?: object;
+      /** How many earlier values are kept. It stands here, and not in the schema, so that all nodes keep as many. */
+      readonly pastMax?: number;
     }
   | { readonly kind: "remove"; readonly key: string };
 
@@ -69,12 +79,18 @@ export function apply(schema: Schema, state: State, command: Command): { state: 
       const attached = scan(state.indexes[LEASE_SLOT]!, ...indexBounds(command.lease));
       const leases = new Map(state.leases);
       leases.delete(command.lease);
-      const operations = attached.map(({ key }): Operation => ({ kind: "remove", key }));
-      return write(schema, { ...state, leases }, operations);
+      return write(schema, { ...state, leases }, attached.map(afterLease));
     }
     default:
       return unreachable(command);
   }
+}
+
+/** What the end of its lease does to an entry. */
+function afterLease({ key, format, successor, past }: KeyValue): Operation {
+  return successor === undefined
+    ? { kind: "remove", key }
+    : { kind: "put", key, format, value: successor, ...(past && { pastMax: past.length }) };
 }
 
 function write(schema: Schema, state: State, operations: readonly Operation[]) {
@@ -105,11 +121,24 @@ function changeOf(key: string, before: KeyValue | undefined, after: KeyValue | u
 }
 
 function written(put: Operation & { kind: "put" }, before: KeyValue | undefined, revision: Revision): KeyValue {
-  const { key, value, format, lease } = put;
+  const { key, value, format, lease, successor, pastMax } = put;
   const createRevision = before?.createRevision ?? revision;
   const version = (before?.version ?? 0) + 1;
-  const entry = { key, value, format, createRevision, modRevision: revision, version };
-  return lease === undefined ? entry : { ...entry, lease };
+  const past = pastMax && before ? pastAfter(before, pastMax) : undefined;
+  const entry: KeyValue = past
+    ? { key, value, format, createRevision, modRevision: revision, version, past }
+    : { key, value, format, createRevision, modRevision: revision, version };
+  if (lease === undefined) return entry;
+  return successor === undefined ? { ...entry, lease } : { ...entry, lease, successor };
+}
+
+/** The past of what takes an entry's place. What hangs on a lease was meant to pass, and leaves nothing. */
+function pastAfter(before: KeyValue, max: number): readonly PastValue[] | undefined {
+  const { value, format, modRevision, lease, past } = before;
+  if (lease !== undefined) return past && past.length > max ? past.slice(0, max) : past;
+  const kept: PastValue[] = [{ value, format, modRevision }];
+  for (let i = 0; past && i < past.length && kept.length < max; i++) kept.push(past[i]!);
+  return kept;
 }
 
 /** Brings the indexes after one entry's change; `indexes` is a list of the caller's own. */
@@ -123,7 +152,7 @@ export function reindex(
   if (before?.lease !== undefined || after?.lease !== undefined) {
     move(indexes, LEASE_SLOT, key, before?.lease, after?.lease, after);
   }
-  for (const index of spaceOfKey(schema, key)?.indexes ?? []) {
+  for (const index of schema.spaceOfKey(key)?.indexes ?? []) {
     const from = before && index.of(before.value);
     const to = after && index.of(after.value);
     if (from !== undefined || to !== undefined) move(indexes, index.slot, key, from, to, after);
@@ -159,7 +188,7 @@ export function placements(schema: Schema, key: string, entry: KeyValue | undefi
   if (!entry) return [];
   const found: [number, readonly string[]][] = [];
   if (entry.lease !== undefined) found.push([LEASE_SLOT, [entry.lease]]);
-  for (const index of spaceOfKey(schema, key)?.indexes ?? []) {
+  for (const index of schema.spaceOfKey(key)?.indexes ?? []) {
     const values = index.of(entry.value);
     if (values === undefined) continue;
     found.push([index.slot, typeof values === "string" ? [values] : values]);

@@ -4,6 +4,7 @@ import type {
   AnyTable,
   Change,
   Decision,
+  Past,
   Range,
   Reader,
   Revision,
@@ -16,8 +17,8 @@ import type {
 import { type SealedOperation, sealPut, sealRemove } from "./command.ts";
 import type { KeyEvent } from "./history.ts";
 import type { KeyDecision, KeyValueStore } from "./key-value-store.ts";
-import { keyInTable, type Schema, type Space, spaceOfKey } from "./schema.ts";
-import type { KeyValue, State } from "./state.ts";
+import type { Schema, Space } from "./schema.ts";
+import type { KeyValue, PastValue, State } from "./state.ts";
 import { View } from "./view.ts";
 
 /** Typed tables over a key/value store that was opened with the same schema. */
@@ -53,16 +54,14 @@ export function typedStore(kv: KeyValueStore, schema: Schema): Store {
 
 function seal(schema: Schema, writes: readonly Write[]): Result<SealedOperation[], StoreError> {
   const sealed: SealedOperation[] = [];
-  let before: { readonly record: object; readonly sealed: SealedOperation } | undefined;
   for (const [key, write] of lastOfEachKey(schema, writes)) {
     if (write.kind === "remove") {
       sealed.push(sealRemove(key));
       continue;
     }
-    const same = before?.record === write.record ? before.sealed : undefined;
-    const put = sealPut(key, write.record, write.table.version, write.lease, same);
+    const { record, table, lease, successor } = write;
+    const put = sealPut(key, record, table.version, { lease, successor, pastMax: table.pastMax });
     if (!put.ok) return fail(put.error);
-    before = { record: write.record, sealed: put.value };
     sealed.push(put.value);
   }
   return ok(sealed);
@@ -92,11 +91,11 @@ async function* typedEvents(
     }
     const changes: Change[] = [];
     for (const { key, before, after } of event.changes) {
-      const table = spaceOfKey(schema, key)?.table;
-      if (!table || !names.has(table.name)) continue;
+      const space = schema.spaceOfKey(key);
+      if (!space || !names.has(space.table.name)) continue;
       changes.push({
-        table,
-        key: keyInTable(key),
+        table: space.table,
+        key: key.slice(space.prefix.length),
         ...(before && { before: before.value }),
         ...(after && { after: after.value }),
       });
@@ -109,6 +108,10 @@ function readerOf(schema: Schema, view: View): Reader {
   return {
     revision: view.state.revision as Revision,
     stamp: (table, key) => view.get(spaceOf(schema, table).prefix + key),
+    past<R extends object>(table: Table<R>, key: string): readonly Past<R>[] {
+      const { past = NO_PAST } = view.get(spaceOf(schema, table).prefix + key) ?? {};
+      return past.map(({ value, modRevision }) => ({ record: value as R, modRevision }));
+    },
     get<R extends object>(table: Table<R>, key: string): R | undefined {
       return view.get(spaceOf(schema, table).prefix + key)?.value as R | undefined;
     },
@@ -125,6 +128,8 @@ function readerOf(schema: Schema, view: View): Reader {
     countOf: (table, index, value) => view.countOf(slotOf(schema, table as AnyTable, index), value),
   };
 }
+
+const NO_PAST: readonly PastValue[] = [];
 
 const records = <R extends object>(entries: readonly KeyValue[]): readonly R[] =>
   entries.map(({ value }) => value as R);

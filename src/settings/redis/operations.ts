@@ -5,8 +5,8 @@
 
 import type { SettingRecord, StoredValue } from "../../model/settings.ts";
 import type { Reader } from "../../model/store.ts";
-import { settings } from "../../model/tables.ts";
 import { type ErrorReply, errorReply, OK, type Reply, type RespCommand } from "../../protocol/resp.ts";
+import { countSettings, currentSetting, settingsIn } from "../current.ts";
 import type { Draft, Expiry, Refusal } from "../draft.ts";
 import { TTL_MS_MAX } from "../settings.ts";
 import { contentOf, textOf, valueOfBytes } from "../stored-value.ts";
@@ -123,7 +123,7 @@ const commands: Readonly<Record<string, DataCommand>> = {
     arity: 1,
     flags: ["readonly", "fast"],
     keys: NO_KEYS,
-    parse: () => ({ alone: true, run: (draft) => draft.state.count(settings) }),
+    parse: () => ({ alone: true, run: (draft) => countSettings(draft.state) }),
   },
   KEYS: { arity: 2, flags: ["readonly", "sort_for_script"], keys: NO_KEYS, parse: parseKeys },
   SCAN: { arity: -2, flags: ["readonly"], keys: NO_KEYS, parse: parseScan },
@@ -161,7 +161,7 @@ function setting({ key, bytes, expiry = "never", onlyIf, answer }: SetOptions): 
     return done.ok ? answer(true, before) : refused(done.error);
   };
   if (typeof expiry === "string") return { writes: [key], run };
-  return { writes: [key], run, ttls: (state) => (allowed(state.get(settings, key)) ? [expiry.ttlMs] : []) };
+  return { writes: [key], run, ttls: (state) => (allowed(currentSetting(state, key)) ? [expiry.ttlMs] : []) };
 }
 
 function sameBytes(stored: StoredValue, bytes: string): boolean {
@@ -284,7 +284,7 @@ function expiring(name: string, key: string, text: string, unitMs: number): Oper
   if (typeof ttlMs !== "number") return ttlMs;
   return {
     writes: [key],
-    ttls: (state) => (state.get(settings, key) ? [ttlMs] : []),
+    ttls: (state) => (currentSetting(state, key) ? [ttlMs] : []),
     run: (draft) => {
       const done = draft.expire(key, { ttlMs });
       return done.ok ? Number(done.value) : refused(done.error);
@@ -304,7 +304,7 @@ function parseKeys([, pattern]: RespCommand): Operation {
   return {
     alone: true,
     run: ({ state }) => {
-      const found = state.range(settings, { prefix: literalPrefix(pattern!), limit: KEYS_MAX + 1 });
+      const found = settingsIn(state, { prefix: literalPrefix(pattern!), limit: KEYS_MAX + 1 });
       if (found.length > KEYS_MAX) return errorReply(`ERR KEYS would look at more than ${KEYS_MAX} keys; use SCAN`);
       return found.map(({ key }) => key).filter(matches);
     },
@@ -347,7 +347,7 @@ function parseScan(words: RespCommand, { cursors }: ParseContext): Operation | E
   return {
     alone: true,
     run: ({ state }) => {
-      const page = state.range(settings, { prefix, limit: count, ...(after !== undefined && { after }) });
+      const page = settingsIn(state, { prefix, limit: count, ...(after !== undefined && { after }) });
       const next = page.length < count ? "0" : cursors.after(page.at(-1)!.key);
       return [next, isString ? page.map(({ key }) => key).filter(matches) : []];
     },

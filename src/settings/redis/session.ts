@@ -7,7 +7,6 @@ import type { Clock } from "../../lib/clock.ts";
 import type { Log } from "../../lib/log.ts";
 import { MIB, SECOND_MS } from "../../lib/units.ts";
 import type { Revision } from "../../model/store.ts";
-import { settings as settingsTable } from "../../model/tables.ts";
 import {
   type ErrorReply,
   errorReply,
@@ -17,6 +16,7 @@ import {
   type RespVersion,
   replyBytes,
 } from "../../protocol/resp.ts";
+import { revisionOf } from "../current.ts";
 import type { Draft } from "../draft.ts";
 import type { Settings } from "../settings.ts";
 import {
@@ -365,7 +365,7 @@ export class Session {
     const state = this.shared.settings.read();
     for (const key of keys) {
       // The first look counts, as in Redis.
-      if (!this.#watched.has(key)) this.#watched.set(key, state.stamp(settingsTable, key)?.modRevision ?? 0);
+      if (!this.#watched.has(key)) this.#watched.set(key, revisionOf(state, key));
     }
     return [OK];
   }
@@ -428,7 +428,7 @@ export function transactionOf(operations: readonly Operation[], watched: Readonl
     ttls: (state) => operations.flatMap((operation) => operation.ttls?.(state) ?? []),
     run: (draft: Draft) => {
       for (const [key, revision] of watched) {
-        if ((draft.state.stamp(settingsTable, key)?.modRevision ?? 0) !== revision) return null;
+        if (revisionOf(draft.state, key) !== revision) return null;
       }
       let bytes = 0;
       return operations.map((operation) => {
