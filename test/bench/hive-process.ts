@@ -33,13 +33,17 @@ export async function withDirectory<T>(body: (directory: string) => Promise<T>):
 }
 
 /** The command line of a daemon without machines, with room for thousands of records, whose log goes where stdout goes. */
-export function hiveCommand(directory: string, port: number): { argv: string[]; env: Record<string, string> } {
+export function hiveCommand(
+  directory: string,
+  port: number,
+  options: readonly string[] = [],
+): { argv: string[]; env: Record<string, string> } {
   const config = join(directory, "hive.yaml");
   writeFileSync(config, "overcommit:\n  cpu: 100000\n  memory: 100000\n");
   return {
     argv: [
       ...[HIVE, "server", "--role=all", "--accel", "none", "--data-dir", join(directory, "data")],
-      ...["--config", config, "--listen", `127.0.0.1:${port}`],
+      ...["--config", config, "--listen", `127.0.0.1:${port}`, ...options],
     ],
     env: {
       PATH: process.env.PATH ?? "",
@@ -49,9 +53,9 @@ export function hiveCommand(directory: string, port: number): { argv: string[]; 
 }
 
 /** Starts it and waits until it says that it is ready. Its output goes to `directory/hive.log`, as under a service manager. */
-export async function startHive(directory: string): Promise<HiveProcess> {
+export async function startHive(directory: string, options: readonly string[] = []): Promise<HiveProcess> {
   const logFile = join(directory, "hive.log");
-  const { argv, env } = hiveCommand(directory, 0);
+  const { argv, env } = hiveCommand(directory, 0, options);
   const out = openSync(logFile, "w");
   const child = Bun.spawn(argv, { env, stdin: "ignore", stdout: out, stderr: out });
   closeSync(out);
@@ -67,6 +71,14 @@ export async function startHive(directory: string): Promise<HiveProcess> {
   }
   await kill();
   throw new Error(`hive server did not get ready: ${readFileSync(logFile, "utf8")}`);
+}
+
+/** Free a moment ago, at least. */
+export function freePort(): number {
+  const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+  const { port } = listener;
+  listener.stop(true);
+  return port;
 }
 
 /** An import of a small disk, by Hive's own command. @returns the AMI's id */

@@ -2,7 +2,7 @@
  * `npm run bench`: one table of how fast Hive is, each figure beside a reference that was taken in the same run.
  *
  *   --quick          without the guests
- *   --only a,b       these parts: gateway, start, idle, store, consensus, boot, forty
+ *   --only a,b       these parts: gateway, start, idle, store, records, consensus, boot, forty
  *
  * A verdict with a question mark was taken while others used the machine (the last column: processors that they kept
  * busy), and proves nothing. Exits with 0 also when a goal is missed; with 1 when a part could not be measured.
@@ -14,6 +14,7 @@ import { benchForty } from "./forty.ts";
 import { benchGateway } from "./gateway.ts";
 import { startHive, withDirectory } from "./hive-process.ts";
 import { FOREIGN_SHARE_MAX } from "./processor-time.ts";
+import { benchRecords } from "./records.ts";
 import { Report } from "./report.ts";
 import { benchIdle, benchStart } from "./start.ts";
 import { benchStore } from "./store.ts";
@@ -21,7 +22,7 @@ import { renderTable } from "./table.ts";
 
 const ROUNDS = 3;
 const GUESTS = ["boot", "forty"];
-const ALL = ["gateway", "start", "idle", "store", "consensus", ...GUESTS];
+const ALL = ["gateway", "start", "idle", "store", "records", "consensus", ...GUESTS];
 
 const words = process.argv.slice(2);
 const only = words.includes("--only") ? (words[words.indexOf("--only") + 1] ?? "").split(",") : ALL;
@@ -58,6 +59,7 @@ if (["gateway", "start", "idle"].some((name) => parts.has(name))) {
   });
 }
 if (parts.has("store")) await part("store", () => benchStore(ROUNDS, report));
+if (parts.has("records")) await part("records", () => benchRecords(report));
 if (parts.has("consensus")) {
   await part("consensus", () => benchConsensus(ROUNDS, words.includes("--quick") ? 10 : 100, report));
 }

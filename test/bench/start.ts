@@ -1,5 +1,5 @@
 /** From exec to the first signed request that is answered, and what an idle daemon costs. */
-import { hiveCommand, memoryOf, signedCall, startHive, withDirectory } from "./hive-process.ts";
+import { freePort, hiveCommand, memoryOf, signedCall, startHive, withDirectory } from "./hive-process.ts";
 import { median, openExchange } from "./http-load.ts";
 import { processTime } from "./processor-time.ts";
 import type { Report } from "./report.ts";
@@ -58,14 +58,6 @@ async function firstAnswerMs(directory: string): Promise<number> {
     child.kill("SIGKILL");
     await child.exited;
   }
-}
-
-/** Free a moment ago, at least. */
-function freePort(): number {
-  const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
-  const { port } = listener;
-  listener.stop(true);
-  return port;
 }
 
 /** A daemon without instances and one with a thousand, left alone side by side. */
