@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
 import { MUTANTS } from "./mutants.ts";
+import { REGRESSIONS } from "./regressions.ts";
 import { runMutants } from "./run-mutants.ts";
 
 /** Quickly caught, one of each kind; `npm run simulate -- --mutants` runs them all. */
@@ -17,6 +18,15 @@ test("planted bugs are caught", async () => {
   const chosen = MUTANTS.filter(({ name }) => QUICK.includes(name));
   expect(chosen).toHaveLength(QUICK.length);
   const reports = await runMutants(chosen, { jobs: 1, seconds: 20 });
+  expect(reports.filter(({ verdict }) => verdict !== "caught")).toEqual([]);
+}, 120_000);
+
+test("a run of the core that is kept for a bug finds it, once it is planted again", async () => {
+  const kept = REGRESSIONS.filter(({ simulation }) => simulation === "core").map(({ undoneBy }) => undoneBy);
+  const chosen = MUTANTS.filter(({ name }) => kept.includes(name));
+  expect(chosen).toHaveLength(kept.length);
+  // No time for anything but what is kept.
+  const reports = await runMutants(chosen, { jobs: 1, seconds: 0 });
   expect(reports.filter(({ verdict }) => verdict !== "caught")).toEqual([]);
 }, 120_000);
 

@@ -422,6 +422,11 @@ const RUNTIME: readonly Mutant[] = [
     "    const read = await this.#running.readIndex();\n    if (!read.ok) return fail(unavailable(read.error));",
     "    const read = ok(this.#running.status().commitIndex);",
   ]),
+  full("wait for ever for a read whose answer was lost", [
+    "node/raft-runtime-reads.ts",
+    "if (now - batch.askedAt < this.#options.attemptMs) continue;",
+    "if (now - batch.askedAt < Number.POSITIVE_INFINITY) continue;",
+  ]),
   full("do not wait until a read's index is applied", [
     "kv/replicated-store.ts",
     "if (await this.#progress.until(read.value, FORWARD_MS_MAX)) return ok(undefined);",
@@ -472,6 +477,16 @@ const STORE: readonly Mutant[] = [
     "kv/sequencer.ts",
     `      if (item.bytes && proposed > 0) {`,
     `      if (item.bytes && proposed > 0 && item.isForwarded) {`,
+  ]),
+  full("answer nobody whose decision went with a leadership", [
+    "kv/sequencer.ts",
+    "for (const item of dropped) this.#tell(item, problem, 0);",
+    'for (const item of dropped) if (problem !== "dropped") this.#tell(item, problem, 0);',
+  ]),
+  full("forget a transaction whose answer was lost", [
+    "kv/forwarder.ts",
+    "      this.#pauseFor(leader);\n      this.#again(group);\n",
+    "      this.#pauseFor(leader);\n",
   ]),
   full("resolve before it is applied here", [
     "kv/forwarder.ts",

@@ -271,8 +271,11 @@ export function guestOf(
 const TOOL = [process.execPath, new URL("./netns-tool.ts", import.meta.url).pathname];
 
 /** A TCP server that greets with the address of who connects. */
-export async function serve(where: Namespace, port: number, address = "0.0.0.0"): Promise<Spawned> {
-  const server = where.spawn([...TOOL, "serve", String(port), address]);
+export const serve = (where: Namespace, port: number, address = "0.0.0.0"): Promise<Spawned> =>
+  listening(where, ["serve", String(port), address]);
+
+async function listening(where: Namespace, command: readonly string[]): Promise<Spawned> {
+  const server = where.spawn([...TOOL, ...command]);
   await server.waitFor(/listening/);
   return server;
 }
@@ -296,11 +299,8 @@ export const pings = async (where: Namespace, host: string): Promise<boolean> =>
   (await where.try(["ping", "-n", "-c", "1", "-W", "1", host])).code === 0;
 
 /** A UDP server that answers with the address and port that it was asked from. */
-export async function serveUdp(where: Namespace, address: string, port: number): Promise<Spawned> {
-  const server = where.spawn([...TOOL, "udp-serve", address, String(port)]);
-  await server.waitFor(/listening/);
-  return server;
-}
+export const serveUdp = (where: Namespace, address: string, port: number): Promise<Spawned> =>
+  listening(where, ["udp-serve", address, String(port)]);
 
 /** Sends one datagram from `sourcePort` and gives what the server saw as its source; undefined without an answer. */
 export async function askUdp(

@@ -78,4 +78,15 @@ export class Prng implements Random {
   fork(): Prng {
     return new Prng(this.next() + this.next() * 2 ** 20, this.next());
   }
+
+  /** A generator for each concern. */
+  forks<Concern extends string>(...concerns: readonly Concern[]): { readonly [concern in Concern]: Prng } {
+    return Object.fromEntries(concerns.map((concern) => [concern, this.fork()])) as Record<Concern, Prng>;
+  }
+
+  /** A whole number between two bounds, every order of magnitude alike; or 0, for what is off. */
+  magnitude(probability: number, from: number, to: number): number {
+    const value = Math.round(from * (to / from) ** this.share());
+    return this.chance(probability) ? value : 0;
+  }
 }

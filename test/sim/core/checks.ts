@@ -7,6 +7,7 @@ import { termAt } from "../../../src/cluster/raft/log.ts";
 import { configurationOfState, type RaftState } from "../../../src/cluster/raft/state.ts";
 import type { Effects, Entry, Index, Message, PeerId, Term } from "../../../src/cluster/raft/types.ts";
 import { Violation } from "../base/simulation.ts";
+import { Elections } from "../check/elections.ts";
 import type { ModelDisk } from "./model-disk.ts";
 
 /** What the checks see of a node. */
@@ -24,14 +25,11 @@ type Committed = { readonly term: Term; readonly by: Term; readonly hash: number
 const TERM_MAX = 2 ** 20;
 
 export class Ledger {
-  readonly #leaders = new Map<Term, PeerId>();
-  /** By voter and term. */
-  readonly #votes = new Map<string, PeerId>();
+  readonly #elections = new Elections();
   /** By index and term: the entry's hash, and the term of the one before. */
   readonly #entries = new Map<number, { readonly hash: number; readonly previousTerm: Term }>();
   /** `committed[i]`: the entry at index i + 1. */
   readonly committed: Committed[] = [];
-  elections = 0;
 
   get commit(): Index {
     return this.committed.length;
@@ -92,7 +90,7 @@ export class Ledger {
         ) {
           throw new Violation("a vote is durable before it is given", `${node.id} to ${message.to} in ${message.term}`);
         }
-        this.#voted(node.id, message.term, message.to);
+        this.#elections.voted(node.id, message.term, message.to);
         return;
       case "append-reply": {
         const { match } = message;
@@ -107,7 +105,7 @@ export class Ledger {
         return;
       }
       case "append":
-        if (this.#leaders.get(message.term) !== node.id) {
+        if (this.#elections.leaderOf(message.term) !== node.id) {
           throw new Violation("only the leader appends", `${node.id} in ${message.term}`);
         }
         return;
@@ -130,28 +128,13 @@ export class Ledger {
   }
 
   #elected(node: Watched, state: RaftState): void {
-    const known = this.#leaders.get(state.term);
-    if (known !== undefined && known !== node.id) {
-      throw new Violation("election safety", `${known} and ${node.id} both lead term ${state.term}`);
-    }
-    this.#leaders.set(state.term, node.id);
-    this.#voted(node.id, state.term, node.id);
-    this.elections++;
+    this.#elections.led(node.id, state.term);
     // Everything committed by leaders of earlier terms is in its log; by log matching, the last such entry stands for all.
     let index = this.commit;
     while (index > 0 && this.committed[index - 1]!.by >= state.term) index--;
     if (index > state.log.base.index && termAt(state.log, index) !== this.committed[index - 1]!.term) {
       throw new Violation("leader completeness", `${node.id} leads term ${state.term} without entry ${index}`);
     }
-  }
-
-  #voted(voter: PeerId, term: Term, candidate: PeerId): void {
-    const key = `${voter} ${term}`;
-    const known = this.#votes.get(key);
-    if (known !== undefined && known !== candidate) {
-      throw new Violation("one vote a term", `${voter} voted for ${known} and ${candidate} in ${term}`);
-    }
-    this.#votes.set(key, candidate);
   }
 
   #appended(node: Watched, entry: Entry, previousTerm: Term | undefined): void {

@@ -3,7 +3,7 @@
  * orders that are not durable yet. A crash keeps any number of the pieces that were under way, from the first on: that is what
  * the log's files promise, whose records are chained (`src/cluster/kv/log/record.ts`).
  */
-import { configurationOf, decodeConfiguration, kindOf } from "../../../src/cluster/raft/configuration.ts";
+import { configurationOf } from "../../../src/cluster/raft/configuration.ts";
 import type { Entry, HardState, Index, Persist, SnapshotPoint, Term } from "../../../src/cluster/raft/types.ts";
 import type { Prng } from "../base/prng.ts";
 
@@ -162,13 +162,4 @@ function piecesOf({ restart, truncateAfter, hardState, entries }: Persist): Piec
   if (hardState) pieces.push({ kind: "vote", hardState });
   for (const entry of entries) pieces.push({ kind: "entry", entry });
   return pieces;
-}
-
-/** The configuration in force at `index`, which the log and the snapshot before it tell. */
-export function configurationAt(disk: ModelDisk, index: Index, entries: readonly Entry[]) {
-  let { configuration } = disk.snapshot.point;
-  for (const entry of entries) {
-    if (entry.index <= index && kindOf(entry) === "configuration") configuration = decodeConfiguration(entry.data);
-  }
-  return configuration;
 }

@@ -4,6 +4,7 @@
  * that the shrinker can take things away and a regression can be written down.
  */
 import type { Options } from "../../../src/cluster/raft/types.ts";
+import { calmerPlans, type NetworkPlan } from "../base/plan.ts";
 import { Prng } from "../base/prng.ts";
 
 export type CoreFault =
@@ -30,14 +31,7 @@ export type CorePlan = {
   readonly events: number;
   /** Mean milliseconds between two faults of a kind, over the whole cluster; 0 is off. `drift`: parts in a thousand. */
   readonly faults: { readonly [fault in CoreFault]: number };
-  readonly network: {
-    readonly dropped: number;
-    readonly doubled: number;
-    /** A share of messages that takes up to several election timeouts; with `inOrder`, what follows waits for them. */
-    readonly late: number;
-    readonly inOrder: boolean;
-    readonly delayMs: number;
-  };
+  readonly network: NetworkPlan;
   readonly disk: { readonly syncMs: number };
   /** How long a node stays down. */
   readonly downMs: number;
@@ -56,13 +50,8 @@ export type CorePlan = {
 
 export function planOf(seed: number): CorePlan {
   const prng = new Prng(seed, 1);
-  // Every order of magnitude alike.
-  const on = (probability: number, from: number, to: number) => {
-    const value = Math.round(from * (to / from) ** prng.share());
-    return prng.chance(probability) ? value : 0;
-  };
   const electionMs = prng.pick([100, 150, 250]);
-  const driftThousandths = on(0.4, 1, 80);
+  const driftThousandths = prng.magnitude(0.4, 1, 80);
   const leases = prng.chance(0.4);
   const inOrder = prng.chance(0.6);
   const voters = prng.pick([1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7, 9]);
@@ -84,18 +73,18 @@ export function planOf(seed: number): CorePlan {
     },
     events: prng.between(1_500, 8_000),
     faults: {
-      crash: on(0.6, 50, 2_000),
-      partition: on(0.6, 50, 2_000),
-      pause: on(0.3, 100, 2_000),
-      stall: on(0.3, 100, 2_000),
-      full: on(0.25, 100, 2_000),
-      halt: on(0.2, 200, 3_000),
-      damage: on(0.2, 200, 2_000),
-      change: on(0.5, 30, 1_500),
-      transfer: on(0.4, 50, 2_000),
-      unreachable: on(0.3, 30, 1_000),
+      crash: prng.magnitude(0.6, 50, 2_000),
+      partition: prng.magnitude(0.6, 50, 2_000),
+      pause: prng.magnitude(0.3, 100, 2_000),
+      stall: prng.magnitude(0.3, 100, 2_000),
+      full: prng.magnitude(0.25, 100, 2_000),
+      halt: prng.magnitude(0.2, 200, 3_000),
+      damage: prng.magnitude(0.2, 200, 2_000),
+      change: prng.magnitude(0.5, 30, 1_500),
+      transfer: prng.magnitude(0.4, 50, 2_000),
+      unreachable: prng.magnitude(0.3, 30, 1_000),
       drift: driftThousandths,
-      earlyTick: on(0.3, 5, 200),
+      earlyTick: prng.magnitude(0.3, 5, 200),
     },
     network: {
       dropped: prng.chance(0.5) ? prng.pick([0.01, 0.05, 0.2, 0.4]) : 0,
@@ -118,7 +107,7 @@ export function planOf(seed: number): CorePlan {
   return prng.chance(0.1) ? changesUnderFire(plan) : plan;
 }
 
-const NO_FAULTS: CorePlan["faults"] = {
+export const NO_FAULTS: CorePlan["faults"] = {
   crash: 0,
   partition: 0,
   pause: 0,
@@ -166,17 +155,9 @@ const changesUnderFire = (plan: CorePlan): CorePlan => ({
 
 /** The same with less in it, for the shrinker. */
 export function simplerPlans(plan: CorePlan): readonly CorePlan[] {
-  const plans: CorePlan[] = [];
+  const plans = calmerPlans(plan);
   const add = (change: Partial<CorePlan>) => plans.push({ ...plan, ...change });
-  for (const events of [plan.events >> 1, Math.floor(plan.events * 0.8)]) if (events >= 50) add({ events });
-  for (const [fault, mean] of Object.entries(plan.faults)) {
-    if (mean > 0) add({ faults: { ...plan.faults, [fault]: 0 } });
-  }
-  const { network, options } = plan;
-  if (network.dropped > 0) add({ network: { ...network, dropped: 0 } });
-  if (network.doubled > 0) add({ network: { ...network, doubled: 0 } });
-  if (network.late > 0) add({ network: { ...network, late: 0 } });
-  if (!network.inOrder) add({ network: { ...network, inOrder: true } });
+  const { options } = plan;
   if (plan.spares > 0) add({ spares: 0 });
   if (plan.learners > 0) add({ learners: 0 });
   if (plan.voters > 3) add({ voters: 3 });

@@ -16,7 +16,7 @@ test("whole nodes keep the store's promises under every fault, and serve once th
   expect(await unhandledRejections()).toEqual([]);
   expect(events).toBeGreaterThan(100_000);
   expect(histories).toBe(40);
-});
+}, 60_000);
 
 test("the same seed gives the same trace, also of code that lives on promises", () => {
   const hashes = [7, 7, 8].map((seed) => runFull(seed, planOf(seed)).hash);

@@ -1,5 +1,6 @@
 /** What a run of whole nodes is like; see `../core/plan.ts`. */
 import { DEFAULT_OPTIONS, type Options } from "../../../src/cluster/raft/types.ts";
+import { calmerPlans, type NetworkPlan } from "../base/plan.ts";
 import { Prng } from "../base/prng.ts";
 
 export type FullFault =
@@ -25,16 +26,8 @@ export type FullPlan = {
   /** Mean milliseconds between two faults of a kind, over the whole cluster; 0 is off. */
   readonly faults: { readonly [fault in FullFault]: number };
   readonly driftThousandths: number;
-  readonly network: {
-    readonly dropped: number;
-    readonly doubled: number;
-    /** A share of frames that takes up to several election timeouts. */
-    readonly late: number;
-    readonly inOrder: boolean;
-    readonly delayMs: number;
-    /** Whether frames go through the binary codec, or as they are. */
-    readonly asBytes: boolean;
-  };
+  /** `asBytes`: frames go through the binary codec, and not as they are. */
+  readonly network: NetworkPlan & { readonly asBytes: boolean };
   readonly disk: { readonly syncMs: number; readonly readMs: number };
   readonly downMs: number;
   readonly cutElections: number;
@@ -50,15 +43,11 @@ export type FullPlan = {
 
 export function planOf(seed: number): FullPlan {
   const prng = new Prng(seed, 3);
-  const on = (probability: number, from: number, to: number) => {
-    const value = Math.round(from * (to / from) ** prng.share());
-    return prng.chance(probability) ? value : 0;
-  };
   const electionMs = prng.pick([100, 150, 250]);
-  const driftThousandths = on(0.4, 1, 50);
+  const driftThousandths = prng.magnitude(0.4, 1, 50);
   const hasLeaseReads = prng.chance(0.3);
   const voters = prng.pick([1, 2, 3, 3, 3, 3, 3, 3, 4, 5, 5]);
-  return {
+  const plan: FullPlan = {
     voters,
     spares: prng.chance(0.4) ? prng.between(1, 2) : 0,
     options: {
@@ -75,19 +64,19 @@ export function planOf(seed: number): FullPlan {
     },
     events: prng.between(2_000, 8_000),
     faults: {
-      crash: on(0.5, 100, 3_000),
-      kill: on(0.3, 200, 3_000),
-      close: on(0.2, 300, 3_000),
-      partition: on(0.5, 100, 3_000),
-      unreachable: on(0.2, 50, 2_000),
-      pause: on(0.3, 200, 3_000),
-      stall: on(0.3, 200, 3_000),
-      syncError: on(0.2, 300, 3_000),
-      full: on(0.2, 300, 3_000),
-      rot: on(0.25, 300, 3_000),
-      wallJump: on(0.3, 100, 2_000),
-      change: on(0.4, 100, 2_000),
-      transfer: on(0.4, 100, 2_000),
+      crash: prng.magnitude(0.5, 100, 3_000),
+      kill: prng.magnitude(0.3, 200, 3_000),
+      close: prng.magnitude(0.2, 300, 3_000),
+      partition: prng.magnitude(0.5, 100, 3_000),
+      unreachable: prng.magnitude(0.2, 50, 2_000),
+      pause: prng.magnitude(0.3, 200, 3_000),
+      stall: prng.magnitude(0.3, 200, 3_000),
+      syncError: prng.magnitude(0.2, 300, 3_000),
+      full: prng.magnitude(0.2, 300, 3_000),
+      rot: prng.magnitude(0.25, 300, 3_000),
+      wallJump: prng.magnitude(0.3, 100, 2_000),
+      change: prng.magnitude(0.4, 100, 2_000),
+      transfer: prng.magnitude(0.4, 100, 2_000),
     },
     driftThousandths,
     network: {
@@ -109,21 +98,45 @@ export function planOf(seed: number): FullPlan {
     valueBytesMax: prng.pick([10, 200, 2_000]),
     leases: prng.chance(0.4),
   };
+  return prng.chance(0.1) ? restartsUnderFire(plan) : plan;
 }
+
+export const NO_FAULTS: FullPlan["faults"] = {
+  crash: 0,
+  kill: 0,
+  close: 0,
+  partition: 0,
+  unreachable: 0,
+  pause: 0,
+  stall: 0,
+  syncError: 0,
+  full: 0,
+  rot: 0,
+  wallJump: 0,
+  change: 0,
+  transfer: 0,
+};
+
+/** Short-lived processes, and a network that still carries what those before them sent and were sent. */
+const restartsUnderFire = (plan: FullPlan): FullPlan => ({
+  ...plan,
+  voters: 3,
+  spares: 0,
+  options: { ...plan.options, electionMs: 250, heartbeatMs: 50, leaseDrift: undefined },
+  faults: { ...NO_FAULTS, kill: 200 },
+  driftThousandths: 0,
+  network: { ...plan.network, dropped: 0, doubled: 0, late: 0.3, inOrder: false, delayMs: 1 },
+  disk: { syncMs: 0.1, readMs: 0 },
+  downMs: 5,
+  clients: 4,
+  thinkMs: 0.5,
+});
 
 /** The same with less in it, for the shrinker. */
 export function simplerPlans(plan: FullPlan): readonly FullPlan[] {
-  const plans: FullPlan[] = [];
+  const plans = calmerPlans(plan);
   const add = (change: Partial<FullPlan>) => plans.push({ ...plan, ...change });
-  for (const events of [plan.events >> 1, Math.floor(plan.events * 0.8)]) if (events >= 50) add({ events });
-  for (const [fault, mean] of Object.entries(plan.faults)) {
-    if (mean > 0) add({ faults: { ...plan.faults, [fault]: 0 } });
-  }
   const { network, options } = plan;
-  if (network.dropped > 0) add({ network: { ...network, dropped: 0 } });
-  if (network.doubled > 0) add({ network: { ...network, doubled: 0 } });
-  if (network.late > 0) add({ network: { ...network, late: 0 } });
-  if (!network.inOrder) add({ network: { ...network, inOrder: true } });
   if (network.asBytes) add({ network: { ...network, asBytes: false } });
   if (plan.disk.readMs > 0) add({ disk: { ...plan.disk, readMs: 0 } });
   if (plan.driftThousandths > 0) add({ driftThousandths: 0 });
