@@ -1,21 +1,18 @@
 import { assert } from "../lib/assert.ts";
 import type { Clock } from "../lib/clock.ts";
 import type { Log } from "../lib/log.ts";
-import { type Random, randomHex, randomUuid } from "../lib/random.ts";
+import { type Random, randomHex } from "../lib/random.ts";
 import { fail, ok, type Result } from "../lib/result.ts";
-import { MIB } from "../lib/units.ts";
 import type { AnyTable, Store, StoreError } from "../model/store.ts";
 import type { Consensus } from "./consensus.ts";
 import { buildState } from "./kv/build-state.ts";
 import { decodeCommand } from "./kv/command.ts";
-import { type Disk, errorCode, isDiskFull, type Lock } from "./kv/disk.ts";
+import { type Disk, errorCode, type Lock } from "./kv/disk.ts";
 import { History } from "./kv/history.ts";
 import { Ledger } from "./kv/ledger.ts";
-import { checkIdentity, createIdentity, type Identity, type IdentityError, loadIdentity } from "./kv/log/identity.ts";
-import { type Entry, LOG_LOST, type LogError } from "./kv/log/log-storage.ts";
-import type { RecoverError } from "./kv/log/recover-log.ts";
+import { checkIdentity, type Identity, loadIdentity } from "./kv/log/identity.ts";
+import type { Entry } from "./kv/log/log-storage.ts";
 import { isSegmentName } from "./kv/log/segment-files.ts";
-import { SegmentLog } from "./kv/log/segment-log.ts";
 import { advance, emptyReplicated } from "./kv/replicated.ts";
 import { ReplicatedStore } from "./kv/replicated-store.ts";
 import { type Restored, restore } from "./kv/restore.ts";
@@ -23,10 +20,12 @@ import { NewerFormat, type Schema, schemaOf } from "./kv/schema.ts";
 import { scan } from "./kv/sorted-map.ts";
 import { storeError } from "./kv/store-errors.ts";
 import { typedStore } from "./kv/typed-store.ts";
-import { RaftRuntime } from "./node/raft-runtime.ts";
+import { asStoreError, type Ground, gap, isOnly, type OpenLog, openLog, refusalOf } from "./node/open-consensus.ts";
 import type { Transport } from "./node/transport.ts";
-import { configurationOf, decodeConfiguration, kindOf, membersOf } from "./raft/configuration.ts";
+import { configurationOf, kindOf } from "./raft/configuration.ts";
 import { type Configuration, DEFAULT_OPTIONS, type Options, type PeerId } from "./raft/types.ts";
+import type { ListenAt } from "./worker/messages.ts";
+import { type Listener, openRemoteLog } from "./worker/remote-consensus.ts";
 
 export type RaftStoreOptions = {
   /** The store's own directory; created if missing. */
@@ -49,8 +48,11 @@ export type RaftStoreOptions = {
     readonly clusterId?: string;
     /** What a new directory begins with: the first voters, or nobody for a node that waits to be added. */
     readonly configuration: Configuration;
-    /** To the other nodes. It stays the caller's to close, after the store. */
-    readonly transport: Transport;
+    /**
+     * To the other nodes. What is there already stays the caller's to close, after the store; consensus then lives beside
+     * the store. Told where to listen, it lives in a Worker, on the machine's own disk and clock, and listens there.
+     */
+    readonly transport: Transport | ListenAt;
     /**
      * Whether others hold what this node does, so that damage of its log is cut out and made good from them. By default,
      * when its configuration as of the newest snapshot has others in it.
@@ -60,9 +62,6 @@ export type RaftStoreOptions = {
   readonly options?: Partial<Options>;
 };
 
-/** Small enough to be read whole at each start in a few ms, and that an idle node wastes little; larger ones save no syncs. */
-const SEGMENT_BYTES = 4 * MIB;
-const SNAPSHOT_BYTES_MIN = 8 * MIB;
 /** How often it is looked whether a node that is alone has trouble with its disk, before it leads. */
 const LOOK_MS = 20;
 const LOOKS_AT_ONCE = 64;
@@ -78,15 +77,17 @@ const LOOKS_AT_ONCE = 64;
  */
 export async function openRaftStore(
   options: RaftStoreOptions,
-): Promise<Result<{ readonly store: Store; readonly consensus: Consensus }, StoreError>> {
+): Promise<Result<OpenedParts & { readonly store: Store }, StoreError>> {
   const schema = schemaOf(options.tables);
   const opened = await openReplicatedStore(options, schema);
   if (!opened.ok) return opened;
-  const { kv, consensus } = opened.value;
-  return ok({ store: typedStore(kv, schema), consensus });
+  const { kv, ...parts } = opened.value;
+  return ok({ store: typedStore(kv, schema), ...parts });
 }
 
-type Opened = { readonly kv: ReplicatedStore; readonly consensus: Consensus };
+/** `listener`: of a node whose consensus listens for others itself. */
+type OpenedParts = { readonly consensus: Consensus; readonly listener?: Listener };
+type Opened = OpenedParts & { readonly kv: ReplicatedStore };
 
 /** The same, one layer down. */
 export async function openReplicatedStore(
@@ -107,9 +108,7 @@ export async function openReplicatedStore(
     await lock?.release();
     // Rejections of the disk have a code; anything else is a defect.
     if (errorCode(cause) === undefined) throw cause;
-    const reason = isDiskFull(cause) ? "full" : "failed";
-    const message = `The store in ${directory} cannot be opened: ${(cause as Error).message}.`;
-    return fail({ kind: "store", reason, message, cause });
+    return fail(refusalOf(directory, cause));
   }
 }
 
@@ -127,25 +126,30 @@ async function open(options: RaftStoreOptions, schema: Schema, lock: Lock): Prom
   if (!hasPeers && (restored || damaged.length > 0) && !(await disk.list(directory)).some(isSegmentName)) {
     return fail(gap(directory, "there is a snapshot, and no log"));
   }
-  const segmentBytes = options.segmentBytes ?? SEGMENT_BYTES;
-  const snapshot = { index: restored?.index ?? 0, term: restored?.term ?? 0 };
-  const logOptions = { disk, directory, segmentBytes, log, clock, repairable: hasPeers, snapshot };
-  const opened = await SegmentLog.open(logOptions);
-  if (!opened.ok) return fail(asStoreError(opened.error));
-  const { log: storage, entries } = opened.value;
+  const { index = 0, term = 0 } = restored ?? {};
+  const ground: Ground = {
+    directory,
+    id,
+    newIdentity: identity.value ? undefined : { clusterId: cluster?.clusterId },
+    hasPeers,
+    configuration,
+    snapshot: restored && { point: { index, term, configuration }, path: restored.path, bytes: restored.bytes },
+    olderSnapshots: older,
+    segmentBytes: options.segmentBytes,
+    snapshotBytesMin: options.snapshotBytesMin,
+    options: options.options,
+  };
+  const opened = await openConsensus(ground, options);
+  if (!opened.ok) return opened;
+  const opening = opened.value;
   const close = async <T>(result: T): Promise<T> => {
-    await storage.close();
+    await opening.close();
     return result;
   };
-  const begun = await begin(options, { id, configuration, hasPeers, restored, storage, entries });
-  if (!begun.ok) return close(begun);
-  if (!cluster && !isOnly(id, begun.value.configuration)) return close(fail(ofACluster(directory)));
-  const replayed = replay(directory, schema, begun.value.isAlone, restored, begun.value.entries, options);
+  const { entries, isAlone, configuration: latest } = opening.found;
+  if (!cluster && !isOnly(id, latest)) return close(fail(ofACluster(directory)));
+  const replayed = replay(directory, schema, isAlone, restored, entries, options);
   if (!replayed.ok) return close(replayed);
-  const noted = await noteTermAndIdentity(options, storage, identity.value ? undefined : id);
-  if (!noted.ok) return close(fail(asStoreError(noted.error)));
-  // Kept for whoever wants to look, and not met again.
-  for (const path of damaged) await disk.rename(path, `${path}.damaged`);
   const { ledger, history, bytes } = replayed.value;
   const kv = new ReplicatedStore({
     schema,
@@ -155,38 +159,22 @@ async function open(options: RaftStoreOptions, schema: Schema, lock: Lock): Prom
     electionMs: options.options?.electionMs ?? DEFAULT_OPTIONS.electionMs,
     ...options,
   });
-  const consensus = RaftRuntime.start({
-    id,
-    storage,
-    disk,
-    directory,
-    transport: cluster?.transport ?? NOBODY,
-    clock,
-    random: options.random,
-    log,
-    machine: kv,
-    ...(options.options && { options: options.options }),
-    snapshotBytesMin: options.snapshotBytesMin ?? SNAPSHOT_BYTES_MIN,
-    start: {
-      snapshot: restored && {
-        point: { ...snapshot, configuration },
-        path: restored.path,
-        bytes: restored.bytes,
-      },
-      olderSnapshots: older,
-      configuration,
-      entries: begun.value.entries,
-      recoverThrough: recoverThroughOf(storage),
-      ...(begun.value.isAlone && {
-        applied: { index: ledger.index, term: ledger.term, configuration: begun.value.configuration, bytes },
-      }),
-    },
-  });
-  kv.attach(consensus, async () => {
-    await storage.close();
-    await lock.release();
-  });
-  if (begun.value.isAlone) {
+  const applied = isAlone ? { index: ledger.index, term: ledger.term, configuration: latest, bytes } : undefined;
+  const begun = await opening.start(kv, applied, (consensus) =>
+    kv.attach(consensus, async () => {
+      await opening.close();
+      await lock.release();
+    }),
+  );
+  if (!begun.ok) return close(begun);
+  const consensus = begun.value;
+  // Kept for whoever wants to look, and not met again.
+  for (const path of damaged) {
+    await disk
+      .rename(path, `${path}.damaged`)
+      .catch((error) => log.warn("store.snapshot_not_renamed", { path, error }));
+  }
+  if (isAlone) {
     const led = await untilItLeads(kv, consensus, clock);
     if (!led.ok) {
       await consensus.close();
@@ -200,10 +188,19 @@ async function open(options: RaftStoreOptions, schema: Schema, lock: Lock): Prom
     revision: state.revision,
     records: state.keys.count,
     snapshotRevision: restored?.state.revision ?? 0,
-    lastIndex: storage.lastIndex,
+    lastIndex: consensus.status().lastIndex,
     wallMs: Math.round(clock.monotonicMs() - started),
   });
-  return ok({ kv, consensus });
+  return ok({ kv, consensus, ...(opening.listener && { listener: opening.listener }) });
+}
+
+/** Beside the store, with what connects it to others; or in a Worker, which makes its connections itself. */
+function openConsensus(
+  ground: Ground,
+  options: RaftStoreOptions,
+): Promise<Result<OpenLog & { readonly listener?: Listener }, StoreError>> {
+  const transport = options.cluster?.transport ?? NOBODY;
+  return "send" in transport ? openLog(ground, options, transport) : openRemoteLog(ground, transport, options.log);
 }
 
 // --- Whose store it is
@@ -221,85 +218,6 @@ async function identityOf({
   const expected = { clusterId: cluster.clusterId ?? identity.clusterId, nodeId: cluster.id };
   const checked = checkIdentity(directory, identity, expected);
   return checked.ok ? ok(identity) : fail(asStoreError(checked.error));
-}
-
-/** What a directory lacks that is new, or older than this version. */
-async function noteTermAndIdentity(
-  options: RaftStoreOptions,
-  storage: SegmentLog,
-  newId: PeerId | undefined,
-): Promise<Result<void, LogError>> {
-  const lastTerm = storage.termOf(storage.lastIndex) ?? 0;
-  if (storage.hardState.term < lastTerm) {
-    // The first version of the store held no elections, and kept no term but its entries'.
-    const noted = await storage.append([], { term: lastTerm, vote: "" });
-    if (!noted.ok) return noted;
-  }
-  if (newId === undefined) return ok(undefined);
-  return createIdentity(options.disk, options.directory, newIdentity(options, newId));
-}
-
-const newIdentity = ({ cluster, random, clock }: RaftStoreOptions, nodeId: PeerId): Identity => ({
-  clusterId: cluster?.clusterId ?? randomUuid(random),
-  nodeId,
-  createdAt: new Date(clock.now()).toISOString(),
-});
-
-const isOnly = (id: PeerId, configuration: Configuration): boolean => {
-  const members = membersOf(configuration);
-  return members.size === 1 && members.has(id);
-};
-
-// --- What the log is to the snapshot
-
-type Found = {
-  readonly id: PeerId;
-  readonly configuration: Configuration;
-  readonly hasPeers: boolean;
-  readonly restored: Restored | undefined;
-  readonly storage: SegmentLog;
-  readonly entries: readonly Entry[];
-};
-
-/**
- * Makes the log one that leads on from the snapshot, if it isn't: the cases are told at the head of `node/snapshots.ts`.
- * `isAlone`: no one else was a member at any time since, so that everything in the log is committed.
- */
-async function begin(
-  { directory, log }: RaftStoreOptions,
-  { id, configuration, hasPeers, restored, storage, entries }: Found,
-): Promise<
-  Result<
-    {
-      readonly entries: readonly Entry[];
-      readonly isAlone: boolean;
-      readonly configuration: Configuration;
-    },
-    StoreError
-  >
-> {
-  const { index, term } = restored ?? { index: 0, term: 0 };
-  const isGap = storage.firstIndex > index + 1;
-  if (isGap || (!hasPeers && storage.lastIndex < index)) {
-    const snapshot = restored ? `the newest good snapshot ends at entry ${index}` : "there is no good snapshot";
-    return fail(gap(directory, `${snapshot}, and the log has entries ${storage.firstIndex} to ${storage.lastIndex}`));
-  }
-  if (restored && storage.termOf(index) !== term) {
-    if (!hasPeers) return fail(gap(directory, `entry ${index} of the log and of the newest snapshot are not the same`));
-    // The snapshot came from a leader, and the crash before the log was begun anew.
-    log.info("store.log_restarted", { directory, index, term, lastIndex: storage.lastIndex });
-    const restarted = await storage.restartAfter(index, term);
-    return restarted.ok ? ok({ entries: [], isAlone: false, configuration }) : fail(asStoreError(restarted.error));
-  }
-  const later = entries
-    .filter((entry) => entry.index > index && kindOf(entry) === "configuration")
-    .map(({ data }) => decodeConfiguration(data));
-  const isAlone = storage.damage === undefined && [configuration, ...later].every((each) => isOnly(id, each));
-  return ok({ entries, isAlone, configuration: later.at(-1) ?? configuration });
-}
-
-function recoverThroughOf({ damage }: SegmentLog): number | "lost" | undefined {
-  return damage?.recoverThrough === LOG_LOST ? "lost" : damage?.recoverThrough;
 }
 
 /** The state as of the snapshot; of a node that is alone, as of the log's end. */
@@ -377,21 +295,10 @@ const NOBODY: Transport = { send() {}, listen() {}, async close() {} };
 
 // --- What can be wrong
 
-function asStoreError(error: LogError | RecoverError | IdentityError): StoreError {
-  const { reason, message } = error;
-  if (reason !== "foreign") return { kind: "store", ...error, reason };
-  return storeError("failed", message);
-}
-
 const locked = (directory: string, pid: number | undefined): StoreError =>
   storeError(
     "locked",
     `Another hive server${pid === undefined ? "" : ` (process ${pid})`} is using the store in ${directory}. Stop it, or give this one another data directory.`,
-  );
-const gap = (directory: string, what: string): StoreError =>
-  storeError(
-    "corrupt",
-    `The store in ${directory} has lost files: ${what}. Nothing was changed. If this node has peers, move the directory away and let it join again; if it is alone, restore the directory from a backup.`,
   );
 const ofACluster = (directory: string): StoreError =>
   storeError(

@@ -205,7 +205,7 @@ async function converged(cluster: Cluster): Promise<void> {
     return nodes.every(({ consensus }) => consensus.status().appliedIndex === lastIndex);
   });
   for (const { kv, store } of nodes) {
-    expect(kv.digest()).toBe(leader.kv.digest());
+    expect(await kv.digest()).toBe(await leader.kv.digest());
     expect(store.read().all(counters)).toEqual(leader.store.read().all(counters));
   }
 }

@@ -432,6 +432,11 @@ const RUNTIME: readonly Mutant[] = [
     "if (await this.#progress.until(read.value, FORWARD_MS_MAX)) return ok(undefined);",
     "if (read.value >= 0) return ok(undefined);",
   ]),
+  full("number questions from one again in each life", [
+    "node/raft-runtime-calls.ts",
+    "Buffer.from(random.bytes(6)).readUIntLE(0, 6);",
+    "random.bytes(6).length - 5;",
+  ]),
   full("lead before what predecessors left is applied", [
     "node/raft-runtime.ts",
     "if (leads && this.#ledTerm !== term && this.#appliedTerm === term) {",

@@ -85,6 +85,8 @@ export type ClusterOptions = {
   /** Through proxies that can be cut. Without, nodes talk to each other directly, as a benchmark wants it. */
   readonly proxied?: boolean;
   readonly losesUnsynced?: boolean;
+  /** Consensus of each node in its main thread, and not in a Worker. */
+  readonly inProcess?: boolean;
   /** Gives each node a small file system of its own (tmpfs, needs root), in MiB. */
   readonly diskMib?: number;
   /** Where the directories are; a benchmark wants a real disk. */
@@ -133,6 +135,7 @@ export class StoreCluster {
       voters: this.ids,
       secret: "a secret that the nodes of one test share",
       ...(this.#options.losesUnsynced && { losesUnsynced: true }),
+      ...(this.#options.inProcess && { inProcess: true }),
     });
     this.nodes.set(id, node);
     await node.ready();

@@ -7,14 +7,14 @@
  *   {"do":"peers","peers":{"n2":{"host":"127.0.0.1","port":…}}}    where the others are
  *   {"do":"status"}  {"do":"transfer","to":"n2"}  {"do":"change","change":{"n4":"voter"}}
  *   {"do":"hang"}    its disk finishes nothing from now on          {"do":"close"}
+ *   {"do":"block","ms":…}  its main thread does nothing else for so long
  */
-
-import type { Disk, DiskFile } from "../../src/cluster/kv/disk.ts";
 import { realDisk } from "../../src/cluster/kv/real-disk.ts";
 import { openTcpTransport, type PeerAddress } from "../../src/cluster/node/tcp-transport.ts";
 import { openRaftStore } from "../../src/cluster/open-raft-store.ts";
 import { configurationOf } from "../../src/cluster/raft/configuration.ts";
 import type { ConfigurationChange } from "../../src/cluster/raft/types.ts";
+import { present } from "../../src/lib/assert.ts";
 import { systemClock } from "../../src/lib/clock.ts";
 import { jsonLog, silentLog } from "../../src/lib/log.ts";
 import { systemRandom } from "../../src/lib/random.ts";
@@ -27,7 +27,9 @@ import { Notifications } from "../../src/settings/redis/notifications.ts";
 import { ScanCursors } from "../../src/settings/redis/scan-cursors.ts";
 import { startRedisServer } from "../../src/settings/redis/server.ts";
 import { Settings } from "../../src/settings/settings.ts";
+import { faultyDisk } from "./store-node-disk.ts";
 import { NODE_SECRET, NODE_USER } from "./store-node-login.ts";
+import { FAULTS, LOSES_UNSYNCED } from "./store-node-worker.ts";
 
 export type NodeConfig = {
   readonly id: string;
@@ -39,52 +41,19 @@ export type NodeConfig = {
   readonly secret: string;
   /** Keeps writes in memory until they are synced, so that a kill loses the others as a power cut would. */
   readonly losesUnsynced?: boolean;
+  /** Consensus lives beside the store, and not in a Worker. */
+  readonly inProcess?: boolean;
 };
 
 type Request =
   | { readonly do: "peers"; readonly peers: Readonly<Record<string, PeerAddress>> }
   | { readonly do: "status" | "hang" | "close" }
+  | { readonly do: "block"; readonly ms: number }
   | { readonly do: "transfer"; readonly to?: string }
   | { readonly do: "change"; readonly change: ConfigurationChange };
 
 const config = JSON.parse(process.argv[2]!) as NodeConfig;
-let isHung = false;
-
-/** The real disk, whose writes and syncs can be made to never end. */
-function withFaults(disk: Disk): Disk {
-  const never = new Promise<never>(() => {});
-  const file = (inner: DiskFile): DiskFile => {
-    let held: { offset: number; bytes: Uint8Array }[] = [];
-    const flush = async () => {
-      const writes = held;
-      held = [];
-      for (const { offset, bytes } of writes) await inner.write(offset, bytes);
-    };
-    return {
-      ...inner,
-      async read(offset, length, reuse) {
-        await flush();
-        return inner.read(offset, length, reuse);
-      },
-      async write(offset, bytes) {
-        if (isHung) await never;
-        if (config.losesUnsynced) held.push({ offset, bytes: Uint8Array.from(bytes) });
-        else await inner.write(offset, bytes);
-      },
-      async writeDurable(offset, bytes) {
-        if (isHung) await never;
-        await flush();
-        await inner.writeDurable(offset, bytes);
-      },
-      async datasync() {
-        if (isHung) await never;
-        await flush();
-        await inner.datasync();
-      },
-    };
-  };
-  return { ...disk, open: async (path, mode) => file(await disk.open(path, mode)) };
-}
+const faulty = faultyDisk(realDisk, config.losesUnsynced ?? false);
 
 function demand<T>(result: Result<T, unknown>): T {
   if (result.ok) return result.value;
@@ -101,24 +70,36 @@ const log =
         () => systemClock.now(),
       );
 const shared = { clock: systemClock, random: systemRandom, log };
-const transport = demand(
-  openTcpTransport({
-    ...shared,
-    self: { id: config.id, clusterId: "store-node-test", secret: Buffer.from(config.secret) },
-    hostname: "127.0.0.1",
-    port: config.port,
-  }),
-);
+const listen = {
+  hostname: "127.0.0.1",
+  port: config.port,
+  clusterId: "store-node-test",
+  secret: Buffer.from(config.secret),
+  program: new URL("./store-node-worker.ts", import.meta.url),
+};
+process.env[LOSES_UNSYNCED] = config.losesUnsynced ? "1" : "0";
+const faults = new BroadcastChannel(FAULTS);
+const transport = config.inProcess
+  ? demand(
+      openTcpTransport({
+        ...shared,
+        self: { id: config.id, clusterId: listen.clusterId, secret: listen.secret },
+        hostname: listen.hostname,
+        port: listen.port,
+      }),
+    )
+  : undefined;
 const opened = demand(
   await openRaftStore({
     ...shared,
     directory: config.directory,
     tables: allTables,
-    disk: withFaults(realDisk),
-    cluster: { id: config.id, configuration: configurationOf(config.voters), transport },
+    disk: faulty.disk,
+    cluster: { id: config.id, configuration: configurationOf(config.voters), transport: transport ?? listen },
   }),
 );
 const { store, consensus } = opened;
+const listener = present(transport ?? opened.listener, "a node listens for the others");
 const settings = new Settings(store, systemClock);
 const cluster = new ClusterSettings(configSchema.parse({}), store.read(), log);
 const feed = new SettingsFeed({ settings, cluster, log });
@@ -136,12 +117,12 @@ const redis = demand(
     version: "0",
   }),
 );
-console.log(JSON.stringify({ ready: true, port: transport.port, redis: redis.address }));
+console.log(JSON.stringify({ ready: true, port: listener.port, redis: redis.address }));
 
 async function answer(request: Request): Promise<unknown> {
   switch (request.do) {
     case "peers":
-      transport.setPeers(new Map(Object.entries(request.peers)));
+      listener.setPeers(new Map(Object.entries(request.peers)));
       return {};
     case "status":
       return { consensus: consensus.status(), store: store.status(), memory: process.memoryUsage.rss() };
@@ -150,13 +131,17 @@ async function answer(request: Request): Promise<unknown> {
     case "change":
       return consensus.changeConfiguration(request.change);
     case "hang":
-      isHung = true;
+      faulty.hang();
+      faults.postMessage("hang");
+      return {};
+    case "block":
+      for (const until = performance.now() + request.ms; performance.now() < until; );
       return {};
     case "close":
       redis.stop();
       await feed.stop();
       await store.close();
-      await transport.close();
+      await transport?.close();
       return {};
   }
 }

@@ -268,7 +268,7 @@ export class ReplicatedStore implements KeyValueStore, StateMachine {
 
   /** Whether this node needs nobody to know what is committed. */
   #decidesAlone(): boolean {
-    return this.#sequencer.isLeading && this.#isAlone(this.#running.status().configuration);
+    return this.#sequencer.isLeading && this.#running.status().decidesAlone;
   }
 
   #isAlone({ voters, outgoing }: Configuration): boolean {
@@ -402,7 +402,7 @@ export class ReplicatedStore implements KeyValueStore, StateMachine {
 
   // --- The state machine, as consensus drives it
 
-  apply(entries: readonly Entry[]): void {
+  apply(entries: readonly Entry[]): undefined {
     const sequencer = this.#sequencer;
     for (const entry of entries) {
       // A node that is alone has applied its log before it led.
@@ -469,7 +469,7 @@ export class ReplicatedStore implements KeyValueStore, StateMachine {
     this.#forwarder.wake();
   }
 
-  digest(): number {
+  async digest(): Promise<number> {
     return this.#ledger.digest;
   }
 

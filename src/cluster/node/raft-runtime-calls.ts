@@ -1,6 +1,7 @@
 import type { Log } from "../../lib/log.ts";
+import type { Random } from "../../lib/random.ts";
 import { fail, ok, type Result } from "../../lib/result.ts";
-import { KIB } from "../../lib/units.ts";
+import { KIB, MIB } from "../../lib/units.ts";
 import type { ConsensusError } from "../consensus.ts";
 import type { Ms, PeerId } from "../raft/types.ts";
 import { FRAME_BYTES_MAX, type Transport } from "./transport.ts";
@@ -8,13 +9,22 @@ import { FRAME_BYTES_MAX, type Transport } from "./transport.ts";
 /** Requests that wait for an answer: of this node, and from one peer. More are refused, or not heard. */
 const ASKED_MAX = 4096;
 const ANSWERING_MAX = 1024;
+/** … and in their bytes: the store may be busy elsewhere, and take none of them for a while. */
+const ANSWERING_BYTES_MAX = 32 * MIB;
 const BODY_BYTES_MAX = FRAME_BYTES_MAX - 64 * KIB;
 
 export type CallsOptions = {
   readonly transport: Transport;
   readonly log: Log;
   readonly answer: (from: PeerId, body: Uint8Array) => Promise<Uint8Array>;
+  readonly firstId: number;
 };
+
+/**
+ * Where the ids of one life's questions to other nodes begin: elsewhere than in the life before, so that the answer to what
+ * that one asked, if it is still on its way, is not taken for another question's. 48 bits, as ids stay below 2^53.
+ */
+export const firstIdOf = (random: Random): number => Buffer.from(random.bytes(6)).readUIntLE(0, 6);
 
 type Call = {
   readonly to: PeerId;
@@ -26,11 +36,12 @@ type Call = {
 export class Calls {
   readonly #options: CallsOptions;
   readonly #asked = new Map<number, Call>();
-  readonly #answering = new Map<PeerId, number>();
-  #nextId = 1;
+  readonly #answering = new Map<PeerId, { readonly count: number; readonly bytes: number }>();
+  #nextId: number;
 
   constructor(options: CallsOptions) {
     this.#options = options;
+    this.#nextId = options.firstId;
   }
 
   get waiting(): number {
@@ -49,12 +60,12 @@ export class Calls {
 
   onRequest(from: PeerId, id: number, body: Uint8Array): void {
     const { transport, log, answer } = this.#options;
-    const open = this.#answering.get(from) ?? 0;
-    if (open >= ANSWERING_MAX) return;
-    this.#answering.set(from, open + 1);
+    const { count, bytes } = this.#answering.get(from) ?? { count: 0, bytes: 0 };
+    if (count >= ANSWERING_MAX || bytes >= ANSWERING_BYTES_MAX) return;
+    this.#answering.set(from, { count: count + 1, bytes: bytes + body.length });
     const done = () => {
-      const left = this.#answering.get(from)! - 1;
-      if (left > 0) this.#answering.set(from, left);
+      const left = this.#answering.get(from)!;
+      if (left.count > 1) this.#answering.set(from, { count: left.count - 1, bytes: left.bytes - body.length });
       else this.#answering.delete(from);
     };
     answer(from, body).then(

@@ -31,6 +31,8 @@ export class ListMachine implements StateMachine {
   /** What it was told, beyond entries: `gained 2`, `lost 2`, `leader n1`, `installed 17`. */
   readonly events: string[] = [];
   readonly batches: number[] = [];
+  /** Makes it one that says later that it applied these. */
+  lag: ((entries: readonly Entry[]) => Promise<void>) | undefined;
   answer: StateMachine["answer"] = async (from, body) => Buffer.from(`${from}:${Buffer.from(body)}`);
   #digest = 0;
   #readers: (() => void)[] = [];
@@ -39,7 +41,7 @@ export class ListMachine implements StateMachine {
     this.disk = disk;
   }
 
-  apply(entries: readonly Entry[]): void {
+  apply(entries: readonly Entry[]): Promise<void> | undefined {
     this.batches.push(entries.length);
     for (const entry of entries) {
       assert(entry.index === this.applied + 1, "entries come without gaps");
@@ -52,6 +54,7 @@ export class ListMachine implements StateMachine {
       if (kindOf(entry) === "command") this.put(Buffer.from(entry.data).toString());
     }
     this.#changed();
+    return this.lag?.(entries);
   }
 
   put(value: string): void {
@@ -75,7 +78,7 @@ export class ListMachine implements StateMachine {
     this.leader = leader;
     this.events.push(`leader ${leader ?? "none"}`);
   }
-  digest(): number {
+  async digest(): Promise<number> {
     return this.#digest;
   }
 

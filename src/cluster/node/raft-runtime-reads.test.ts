@@ -5,7 +5,7 @@ import { READ_MS_MAX, Reads } from "./raft-runtime-reads.ts";
 function reads() {
   const asked: number[] = [];
   const time = { now: 0 };
-  const made = new Reads({ now: () => time.now, ask: (id) => asked.push(id), attemptMs: 500 });
+  const made = new Reads({ now: () => time.now, ask: (id) => asked.push(id), attemptMs: 500, firstId: 1 });
   const at = (now: number) => {
     time.now = now;
     made.timeOut(now);

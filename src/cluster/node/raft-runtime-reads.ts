@@ -18,6 +18,8 @@ export type ReadsOptions = {
   readonly ask: (id: number) => void;
   /** When the answer to one attempt is given up. */
   readonly attemptMs: Ms;
+  /** See `firstIdOf`. */
+  readonly firstId: number;
 };
 
 /**
@@ -30,11 +32,12 @@ export class Reads {
   /** Those whose last attempt failed. */
   #failed: Batch[] = [];
   #next: Batch | undefined;
-  #nextId = 1;
+  #nextId: number;
   #waiting = 0;
 
   constructor(options: ReadsOptions) {
     this.#options = options;
+    this.#nextId = options.firstId;
   }
 
   get waiting(): number {

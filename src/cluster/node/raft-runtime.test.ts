@@ -3,6 +3,7 @@ import { type Clock, systemClock } from "../../lib/clock.ts";
 import { type Log, silentLog } from "../../lib/log.ts";
 import { seededRandom } from "../../lib/random.ts";
 import { ok } from "../../lib/result.ts";
+import { MIB } from "../../lib/units.ts";
 import { isSegmentName } from "../kv/log/segment-files.ts";
 import { diskError, MemoryDisk } from "../kv/memory-disk.ts";
 import { configurationOf } from "../raft/configuration.ts";
@@ -574,6 +575,48 @@ describe("states that came apart", () => {
     await cluster.converged("a");
     const wrong = firstOther(cluster, leader);
     wrong.machine.apply = () => {
+      throw new Error("a record of a later version");
+    };
+    await cluster.write(["b"]);
+    await eventually("it stops", () => wrong.runtime.status().health === "failed");
+    expect(wrong.runtime.status().message).toContain("a record of a later version");
+    await cluster.write(["c"]);
+  });
+});
+
+describe("a state machine that lags", () => {
+  test("is handed a bounded part, its node holds a bounded part of the log, and goes on when it does", async () => {
+    const cluster = await clusterOf(THREE);
+    const leader = await cluster.write(["a"]);
+    await cluster.converged("a");
+    const slow = firstOther(cluster, leader);
+    const term = leader.machine.ledTerm;
+    const before = slow.machine.applied;
+    const going = Promise.withResolvers<void>();
+    slow.machine.lag = () => going.promise;
+    for (let i = 0; i < 64; i++) await cluster.write([`v${i}.`.padEnd(MIB, ".")]);
+    await Bun.sleep(500);
+    // Entries of 1 MiB each: 8 handed over, and 32 in the core's memory, and little more.
+    const { lastIndex } = slow.runtime.status();
+    expect(slow.machine.applied - before).toBeWithin(8, 10);
+    expect(lastIndex - slow.machine.applied).toBeWithin(28, 36);
+    expect(leader.runtime.status().lastIndex).toBe(before + 64);
+    // It has heard its leader all the while, and counts as one that lives.
+    expect(leader.machine.ledTerm).toBe(term);
+    expect(leader.runtime.status().peers.every(({ isActive }) => isActive)).toBe(true);
+    slow.machine.lag = undefined;
+    going.resolve();
+    await cluster.converged("v63.".padEnd(MIB, "."));
+    expect(leader.machine.ledTerm).toBe(term);
+  }, 30_000);
+
+  test("and fails at what it was handed stops its node, and no other", async () => {
+    const cluster = await clusterOf(THREE);
+    const leader = await cluster.write(["a"]);
+    await cluster.converged("a");
+    const wrong = firstOther(cluster, leader);
+    wrong.machine.lag = async () => {
+      await Bun.sleep(5);
       throw new Error("a record of a later version");
     };
     await cluster.write(["b"]);

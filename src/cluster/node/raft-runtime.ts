@@ -32,6 +32,7 @@ import {
   type Entry,
   type Index,
   type Input,
+  type Message,
   type Options,
   type PeerId,
   type Persist,
@@ -40,7 +41,7 @@ import {
 } from "../raft/types.ts";
 import { planApply } from "./plan-apply.ts";
 import { Alarm } from "./raft-runtime-alarm.ts";
-import { Calls } from "./raft-runtime-calls.ts";
+import { Calls, firstIdOf } from "./raft-runtime-calls.ts";
 import { DIGEST_EVERY, Digests, decodeDigest, encodeDigest } from "./raft-runtime-digests.ts";
 import { Persister } from "./raft-runtime-persister.ts";
 import { Reads } from "./raft-runtime-reads.ts";
@@ -66,6 +67,8 @@ export type RaftRuntimeOptions = {
   /** A snapshot is due once the log grew by this, or by the last snapshot's bytes if that is more. */
   readonly snapshotBytesMin: number;
   readonly transferLimits?: TransferLimits;
+  /** Called with the runtime before the machine is. */
+  readonly attach?: (runtime: RaftRuntime) => void;
   readonly start: {
     /** The newest good one, which is the machine's state already. */
     readonly snapshot: StoredSnapshot | undefined;
@@ -88,6 +91,11 @@ export type RaftRuntimeOptions = {
 /** What one turn of the event loop applies, so that timers and sockets are heard in between. */
 const APPLY_ENTRIES_MAX = 1024;
 const APPLY_BYTES_MAX = MIB;
+/** What a state machine that lags has been handed and not applied, at most and beyond one batch. */
+const HANDED_BYTES_MAX = 8 * MIB;
+/** Of the log in memory, and in entries that are not applied: beyond it, a node whose machine lags takes no further ones. */
+const BACKLOG_BYTES_MAX = 32 * MIB;
+const BACKLOG_ENTRIES_MAX = 128 * 1024;
 /** The core frees memory when it is told what was applied: not worth a step for each entry. */
 const TELL_APPLIED_BYTES = 64 * KIB;
 /** How often it is looked whether something waits too long, while something waits. */
@@ -107,8 +115,11 @@ export class RaftRuntime implements Consensus {
   #isStepping = false;
   #proposals: { readonly term: Term; readonly commands: Uint8Array[] } | undefined;
 
+  /** Applied, or handed over to be: calls to the machine keep their order, so that there is no difference to it. */
   #applied: Index;
   #appliedTerm: Term;
+  /** Handed over and not applied yet. */
+  #handedBytes = 0;
   /** In force at the last applied entry. */
   #configuration: Configuration;
   /** Applied since the core was last told. */
@@ -141,6 +152,7 @@ export class RaftRuntime implements Consensus {
 
   static start(options: RaftRuntimeOptions): RaftRuntime {
     const runtime = new RaftRuntime(options);
+    options.attach?.(runtime);
     // A node that decides alone stands for election at once, whatever the clock does.
     if (deadline(runtime.#state) <= options.clock.monotonicMs()) runtime.#take({ type: "tick" });
     else runtime.#run();
@@ -222,8 +234,14 @@ export class RaftRuntime implements Consensus {
       now: () => clock.monotonicMs(),
       ask: (readId) => this.#take({ type: "read", id: readId }),
       attemptMs: 2 * this.#core.electionMs,
+      firstId: firstIdOf(random),
     });
-    this.#calls = new Calls({ transport, log, answer: (from, body) => machine.answer(from, body) });
+    this.#calls = new Calls({
+      transport,
+      log,
+      answer: (from, body) => machine.answer(from, body),
+      firstId: firstIdOf(random),
+    });
     transport.listen({
       frame: (from, frame) => this.#onFrame(from, frame),
       unreachable: (peer) => {
@@ -246,11 +264,19 @@ export class RaftRuntime implements Consensus {
       appliedIndex: this.#applied,
       lastIndex: log.last,
       configuration: configurationOfState(this.#state),
+      decidesAlone: this.#decidesAlone(),
       logBytes: this.#options.storage.bytes,
       snapshotIndex: this.#snapshots.newest?.point.index ?? 0,
       ...this.#health(),
       peers: [...peers].map(([id, { match, heardAt }]) => ({ id, match, isActive: heardAt >= heardSince })),
     };
+  }
+
+  /** One that is about to be made a voter may be one soon. */
+  #decidesAlone(): boolean {
+    const { voters, outgoing, joining } = configurationOfState(this.#state);
+    const isOnlyVoter = voters.length === 1 && voters[0] === this.id && outgoing.length === 0;
+    return isOnlyVoter && joining.length === 0 && this.#ledTerm !== undefined;
   }
 
   #health(): Pick<ConsensusStatus, "health" | "message"> {
@@ -383,13 +409,18 @@ export class RaftRuntime implements Consensus {
         this.#advance();
       } while (this.#inputs.length > 0);
     } catch (error) {
-      // A node that decides wrongly does more harm than one that stands still.
-      this.#inputs.length = 0;
-      this.#state = { ...this.#state, isHalted: true };
-      this.#failed(`This node came upon something that cannot be, and stopped: ${error}`, error);
+      this.#defect(error);
     }
     this.#isStepping = false;
     this.#alarm.set(deadline(this.#state));
+    this.#options.machine.changed?.();
+  }
+
+  /** A node that decides wrongly does more harm than one that stands still. */
+  #defect(error: unknown): void {
+    this.#inputs.length = 0;
+    this.#state = { ...this.#state, isHalted: true };
+    this.#failed(`This node came upon something that cannot be, and stopped: ${error}`, error);
   }
 
   #step(input: Input): void {
@@ -431,7 +462,7 @@ export class RaftRuntime implements Consensus {
   #applyCommitted(): void {
     let entriesLeft = APPLY_ENTRIES_MAX;
     let bytesLeft = APPLY_BYTES_MAX;
-    while (this.#failure === undefined) {
+    while (this.#failure === undefined && this.#handedBytes < HANDED_BYTES_MAX) {
       const batch = planApply(this.#state, this.#applied, this.#ledTerm, { entries: entriesLeft, bytes: bytesLeft });
       if (!batch) return;
       if (entriesLeft <= 0 || bytesLeft <= 0) {
@@ -454,18 +485,43 @@ export class RaftRuntime implements Consensus {
       bytes += recordBytes(entry.data.length);
       if (kindOf(entry) === "configuration") this.#configuration = decodeConfiguration(entry.data);
     }
-    this.#options.machine.apply(entries);
+    const applied = this.#options.machine.apply(entries);
+    if (applied) void this.#noteHanded(applied, bytes);
     const last = entries.at(-1)!;
     this.#applied = last.index;
     this.#appliedTerm = last.term;
     this.#snapshots.grew(bytes);
-    if (this.#applied % DIGEST_EVERY === 0) this.#compareDigest();
+    if (this.#applied % DIGEST_EVERY === 0) void this.#compareDigest();
     this.#untoldBytes += bytes;
     if (this.#untoldBytes >= TELL_APPLIED_BYTES) {
       this.#untoldBytes = 0;
       this.#inputs.push({ type: "applied", index: this.#applied });
     }
     return bytes;
+  }
+
+  async #noteHanded(applied: Promise<void>, bytes: number): Promise<void> {
+    const isFull = () => this.#handedBytes >= HANDED_BYTES_MAX;
+    this.#handedBytes += bytes;
+    try {
+      await applied;
+    } catch (error) {
+      if (!this.#closing) this.#defect(error);
+      return;
+    }
+    const wasFull = isFull();
+    this.#handedBytes -= bytes;
+    if (wasFull && !isFull()) this.#run();
+  }
+
+  /**
+   * The machine lags so far behind that no more of the log is taken into memory. Nothing is lost by that: to the leader this is
+   * a node that gets only the beginning of each message, and it sends the rest again, the slower the longer.
+   */
+  get #isBehind(): boolean {
+    if (this.#handedBytes < HANDED_BYTES_MAX) return false;
+    const { log } = this.#state;
+    return log.bytes > BACKLOG_BYTES_MAX || log.last - this.#applied > BACKLOG_ENTRIES_MAX;
   }
 
   /** In this order: what was lost, who leads, what was won. */
@@ -538,6 +594,7 @@ export class RaftRuntime implements Consensus {
     } catch (error) {
       this.#options.log.error("raft.failed", { message: "The state machine could not be told.", error });
     }
+    this.#options.machine.changed?.();
   }
 
   async #noteRecovered(): Promise<void> {
@@ -624,7 +681,7 @@ export class RaftRuntime implements Consensus {
     switch (frame.type) {
       case "raft":
         // Who is a member is for the core to judge: a node may not have heard yet of a leader that is.
-        if (frame.message.from === from) this.#take({ type: "message", message: frame.message });
+        if (frame.message.from === from) this.#take({ type: "message", message: this.#takable(frame.message) });
         return;
       case "snapshot-chunk":
         if (this.#failure === undefined) this.#receiver.chunk(from, frame);
@@ -645,13 +702,25 @@ export class RaftRuntime implements Consensus {
     }
   }
 
+  #takable(message: Message): Message {
+    return message.type === "append" && this.#isBehind ? { ...message, entries: [] } : message;
+  }
+
   // --- Digests
 
-  #compareDigest(): void {
-    const digest = this.#options.machine.digest() >>> 0;
-    if (!this.#digests.own(this.#applied, digest)) this.#diverged(this.#applied);
+  async #compareDigest(): Promise<void> {
+    const index = this.#applied;
+    let digest: number;
+    try {
+      digest = (await this.#options.machine.digest()) >>> 0;
+    } catch {
+      // What keeps the machine from answering is found where it applies.
+      return;
+    }
+    if (this.#closing || this.#failure !== undefined) return;
+    if (!this.#digests.own(index, digest)) this.#diverged(index);
     if (this.#state.role !== "leader") return;
-    const body = encodeDigest(FOR_DIGEST, this.#applied, digest);
+    const body = encodeDigest(FOR_DIGEST, index, digest);
     for (const peer of this.#state.peers.keys()) this.#options.transport.send(peer, { type: "request", id: 0, body });
   }
 
