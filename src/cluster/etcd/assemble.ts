@@ -5,7 +5,7 @@
 import { fail, ok, type Result } from "../../lib/result.ts";
 import type { Revision } from "../../model/store.ts";
 import { deepFreeze } from "../kv/command.ts";
-import { NewerFormat, type Schema, upgrade } from "../kv/schema.ts";
+import { checkFormat, NewerFormat, type Schema, upgrade } from "../kv/schema.ts";
 import { getFrom, type SortedMap } from "../kv/sorted-map.ts";
 import type { KeyValue, PastValue } from "../kv/state.ts";
 import { type Meaning, pastKey, recordKey, successorKey, type Versioned } from "./layout.ts";
@@ -70,10 +70,13 @@ export class Assembly {
         return;
       case "past": {
         const { modRevision, stored } = meaning;
-        if (stored) {
-          const { format, value } = valueAt(known, modRevision) ?? this.#current(key, stored);
-          parts.past.set(modRevision, { value, format, modRevision });
-        } else parts.past.delete(modRevision);
+        if (!stored) {
+          parts.past.delete(modRevision);
+          return;
+        }
+        checkFormat(this.#schema.spaceOfKey(key), stored.format);
+        const same = known?.past?.find((one) => one.modRevision === modRevision);
+        parts.past.set(modRevision, same ?? { text: JSON.stringify(stored.value), format: stored.format, modRevision });
       }
     }
   }
@@ -108,11 +111,6 @@ export class Assembly {
     const { format, value } = upgrade(this.#schema.spaceOfKey(key), stored.format, stored.value);
     return { format, value: deepFreeze(value) };
   }
-}
-
-/** The value that a revision gave to a key, if it is known. */
-function valueAt(known: KeyValue | undefined, modRevision: Revision): Versioned | undefined {
-  return known?.modRevision === modRevision ? known : known?.past?.find((one) => one.modRevision === modRevision);
 }
 
 /** The key of a row beside a record's own that this record can't have, if there is one. */

@@ -5,7 +5,7 @@
  */
 import { assert } from "../../lib/assert.ts";
 import type { LeaseId } from "../../model/store.ts";
-import type { SealedOperation } from "../kv/command.ts";
+import { type SealedOperation, withoutText } from "../kv/command.ts";
 import type { Schema } from "../kv/schema.ts";
 import { getFrom } from "../kv/sorted-map.ts";
 import { apply, type KeyChange, type KeyValue, type State } from "../kv/state.ts";
@@ -187,7 +187,10 @@ function applied(schema: Schema, state: State, effect: Effect): Pick<Step, "stat
     return { state, changes: [] };
   }
   if (effect.kind !== "write") return apply(schema, state, effect);
-  return apply(schema, state, { kind: "write", operations: effect.operations.map(({ operation }) => operation) });
+  return apply(schema, state, {
+    kind: "write",
+    operations: effect.operations.map(({ operation }) => withoutText(operation)),
+  });
 }
 
 /** At most, as a row of a chunk: the key is escaped there once more. */

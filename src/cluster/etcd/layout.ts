@@ -85,7 +85,7 @@ export function rowsBeside(key: string, before: KeyValue | undefined, after: Key
   const stored = new Set(old.map(({ modRevision }) => modRevision));
   for (const one of past) {
     const isStored = stored.delete(one.modRevision);
-    if (!isStored) rows.push({ key: pastKey(key, one.modRevision), text: versionedText(one) });
+    if (!isStored) rows.push({ key: pastKey(key, one.modRevision), text: `[${one.format},${one.text}]` });
   }
   for (const modRevision of stored) rows.push({ key: pastKey(key, modRevision), text: undefined });
   return rows;

@@ -15,7 +15,7 @@ import { KEY_LENGTH_MAX, type LeaseId, RECORD_BYTES_MAX, type StoreError } from 
 import type { Logged } from "./replicated.ts";
 import { type Schema, upgrade } from "./schema.ts";
 import type { SessionTag } from "./sessions.ts";
-import type { Command, Operation } from "./state.ts";
+import type { Command, Operation, Writable } from "./state.ts";
 
 /** An operation with its text: so that a value is turned into JSON once. */
 export type SealedOperation = { readonly operation: Operation; readonly text: string };
@@ -27,6 +27,8 @@ export type PutOptions = {
   readonly lease?: LeaseId | undefined;
   readonly successor?: object | undefined;
   readonly pastMax?: number | undefined;
+  /** The value as JSON; kept for its past only. */
+  readonly text?: string | undefined;
 };
 
 /**
@@ -38,7 +40,7 @@ export function sealPut(
   key: string,
   value: object,
   format: number,
-  { lease, successor, pastMax }: PutOptions = {},
+  { lease, successor, pastMax }: Omit<PutOptions, "text"> = {},
 ): Result<SealedOperation, StoreError> {
   if (key.length > KEY_LENGTH_MAX)
     return fail(tooLarge(`A key has ${key.length} characters, at most ${KEY_LENGTH_MAX} fit.`));
@@ -52,7 +54,8 @@ export function sealPut(
     }
   }
   const next = successorText === undefined ? undefined : deepFreeze<object>(JSON.parse(successorText));
-  const operation = putOf(key, deepFreeze<object>(JSON.parse(valueText)), format, { lease, successor: next, pastMax });
+  const options = { lease, successor: next, pastMax, text: valueText };
+  const operation = putOf(key, deepFreeze<object>(JSON.parse(valueText)), format, options);
   return ok({ operation, text: putText(operation, valueText, successorText) });
 }
 
@@ -61,14 +64,16 @@ export function putOf(
   key: string,
   value: object,
   format: number,
-  { lease, successor, pastMax }: PutOptions,
+  { lease, successor, pastMax, text }: PutOptions,
 ): Operation & { readonly kind: "put" } {
-  const put =
-    pastMax === undefined
-      ? ({ kind: "put", key, value, format } as const)
-      : ({ kind: "put", key, value, format, pastMax } as const);
-  if (lease === undefined) return put;
-  return successor === undefined ? { ...put, lease } : { ...put, lease, successor };
+  const put: Writable<Operation & { readonly kind: "put" }> = { kind: "put", key, value, format };
+  if (pastMax !== undefined) {
+    put.pastMax = pastMax;
+    if (text !== undefined) put.text = text;
+  }
+  if (lease !== undefined) put.lease = lease;
+  if (successor !== undefined) put.successor = successor;
+  return put;
 }
 
 function textOfRecord(value: object): string {
@@ -85,6 +90,13 @@ export function putText(
   const head = `["p",${JSON.stringify(key)},${format},${lease ? `"${lease}"` : "null"},${valueText}`;
   if (successorText !== undefined) return `${head},${pastMax ?? "null"},${successorText}]`;
   return pastMax === undefined ? `${head}]` : `${head},${pastMax}]`;
+}
+
+/** An operation as it is read from a log, where the text of its value is not at hand. */
+export function withoutText(operation: Operation): Operation {
+  if (operation.kind === "remove" || operation.text === undefined) return operation;
+  const { text: _, ...rest } = operation;
+  return rest;
 }
 
 export function sealRemove(key: string): SealedOperation {

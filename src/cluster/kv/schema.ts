@@ -52,6 +52,11 @@ export class NewerFormat extends Error {
   }
 }
 
+/** @throws NewerFormat when a stored value's format is of a later version of Hive than this one */
+export function checkFormat(space: Space | undefined, format: number): void {
+  if (space && format > space.table.version) throw new NewerFormat(space.table.name, format, space.table.version);
+}
+
 /**
  * Brings a stored value to the version of its table that this program has. Values of unknown tables stay as they are, so
  * that a step back to an earlier Hive loses nothing.
@@ -60,7 +65,7 @@ export class NewerFormat extends Error {
 export function upgrade(space: Space | undefined, format: number, value: object): { format: number; value: object } {
   if (space === undefined || format === space.table.version) return { format, value };
   const { name, version, migrate } = space.table;
-  if (format > version) throw new NewerFormat(name, format, version);
+  checkFormat(space, format);
   assert(migrate, `table "${name}" of version ${version} can migrate version ${format}`);
   return { format: version, value: migrate(value, format) };
 }

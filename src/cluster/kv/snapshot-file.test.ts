@@ -110,7 +110,11 @@ async function fileOf(payloads: readonly unknown[], version = 3): Promise<Memory
   let offset = 0;
   let chain = 0;
   for (const payload of payloads) {
-    const text = Buffer.from(JSON.stringify(payload));
+    const text = Buffer.from(
+      version > 2 && Array.isArray(payload) && payload.length > 0
+        ? payload.map((line) => (typeof line === "string" ? line : JSON.stringify(line))).join("\n")
+        : JSON.stringify(payload),
+    );
     const chunk = Buffer.alloc(20 + text.length);
     chunk.writeUInt32LE(0x4e535648, 0);
     chunk.writeUInt32LE(version, 4);
@@ -185,10 +189,10 @@ const wrong: [string, readonly unknown[]][] = [
   ],
   ["a value that is none", [meta, [row("rows/a", { value: 1 })], end(1)]],
   ["a row that is short", [meta, [["rows/a"]], end(1)]],
-  ["a past of nothing", [meta, [[1, 1, {}], row("rows/a")], end(2)]],
-  ["a past of the same time", [meta, [row("rows/a"), [1, 2, {}]], end(2)]],
-  ["a past out of order", [meta, [row("rows/a", { modRevision: 4 }), [1, 2, {}], [1, 3, {}]], end(3)]],
-  ["a past that is none", [meta, [row("rows/a"), [1, 1, 7]], end(2)]],
+  ["a past of nothing", [meta, ["1 1 {}", row("rows/a")], end(2)]],
+  ["a past of the same time", [meta, [row("rows/a"), "1 2 {}"], end(2)]],
+  ["a past out of order", [meta, [row("rows/a", { modRevision: 4 }), "1 2 {}", "1 3 {}"], end(3)]],
+  ["a past that is none", [meta, [row("rows/a"), "1 1 7"], end(2)]],
   ["a past that is missing", [meta, [row("rows/a")], end(2)]],
   ["a successor without a lease", [meta, [[...row("rows/a"), {}]], end(1)]],
   ["a successor that is none", [meta, { leases: [[lease, 1]] }, [[...row("rows/a", { lease }), 7]], end(1, 1)]],
@@ -239,6 +243,8 @@ test("a file of the second version is read: nothing has a past", async () => {
 test("what a later version wrote is told from damage", async () => {
   const ofFile = await checkSnapshot(await fileOf(good, 4), path, schema);
   expect(ofFile).toMatchObject({ ok: false, error: { reason: "newer" } });
+  const ofPast = await checkSnapshot(await fileOf([meta, [row("rows/a"), "2 1 {}"], end(2)]), path, schema);
+  expect(ofPast).toMatchObject({ ok: false, error: { reason: "newer" } });
   const ofTable = await checkSnapshot(await fileOf([meta, [row("rows/a", { format: 2 })], end(1)]), path, schema);
   expect(ofTable).toMatchObject({ ok: false, error: { reason: "newer" } });
 });

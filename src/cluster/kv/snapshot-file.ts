@@ -4,12 +4,14 @@
  *   12 u32 CRC-32 of the chunk before (0 for the first): the chain   16 u32 CRC-32 of bytes 0 to 15 then payload
  *   20 payload, JSON in UTF-8
  * The first chunk is the SnapshotMeta; then {"leases": [[lease, ttlMs], …]} and {"sessions": [row, …]} (`sessions.ts`), as
- * many of each as it takes; then arrays of rows in ascending key order, a row being
- * [key, format, createRevision, modRevision, version, lease | null, value, successor?] and what it was before, newest first,
- * rows [format, modRevision, value] right after it; the last is {"rows", "leases", "sessions"}, the count of each. A file that
- * has its name is whole: it is written as *.tmp, synced, renamed, and the directory synced.
+ * many of each as it takes; then rows in ascending key order, a line each:
+ *   [key, format, createRevision, modRevision, version, lease | null, value, successor?]
+ *   format modRevision value     what the row above was before, newest first
+ * The last is {"rows", "leases", "sessions"}, the count of each. A file that has its name is whole: it is written as *.tmp,
+ * synced, renamed, and the directory synced.
  *
- * Earlier versions are still read: 2 kept no past, 1 had no sessions and no configuration either, and its leases in the meta.
+ * Earlier versions are still read: 2 kept no past, and rows as one array; 1 had no sessions and no configuration either, and
+ * its leases in the meta.
  */
 import { assert } from "../../lib/assert.ts";
 import { fail, ok, type Result } from "../../lib/result.ts";
@@ -21,7 +23,7 @@ import { type buildState, buildStateInSlices } from "./build-state.ts";
 import { deepFreeze } from "./command.ts";
 import type { Disk, DiskFile } from "./disk.ts";
 import type { Replicated } from "./replicated.ts";
-import { NewerFormat, type Schema, upgrade } from "./schema.ts";
+import { checkFormat, NewerFormat, type Schema, upgrade } from "./schema.ts";
 import { NO_SESSIONS, type SessionRow, sessionRows, sessionsOf } from "./sessions.ts";
 import { scan } from "./sorted-map.ts";
 import type { KeyValue } from "./state.ts";
@@ -117,52 +119,56 @@ function* texts(snapshot: Snapshot & { readonly configuration: Configuration }):
   };
   yield JSON.stringify(meta);
   let leases = 0;
-  for (const list of inChunks(state.leases)) {
-    leases += list.count;
-    yield `{"leases":${list.text}}`;
+  for (const list of inChunks(asJson(state.leases))) {
+    leases += list.length;
+    yield `{"leases":[${list.join(",")}]}`;
   }
   let sessionCount = 0;
-  for (const list of inChunks(sessionRows(sessions))) {
-    sessionCount += list.count;
-    yield `{"sessions":${list.text}}`;
+  for (const list of inChunks(asJson(sessionRows(sessions)))) {
+    sessionCount += list.length;
+    yield `{"sessions":[${list.join(",")}]}`;
   }
   let rows = 0;
-  for (const list of inChunks(entryRows(snapshot))) {
-    rows += list.count;
-    yield list.text;
+  for (const list of inChunks(lines(snapshot))) {
+    rows += list.length;
+    yield list.join("\n");
   }
   const end: SnapshotEnd = { rows, leases, sessions: sessionCount };
   yield JSON.stringify(end);
 }
 
-function* entryRows({ state }: Replicated): Generator<unknown[]> {
+function* asJson(rows: Iterable<unknown>): Generator<string> {
+  for (const row of rows) yield JSON.stringify(row);
+}
+
+function* lines({ state }: Replicated): Generator<string> {
   let from: string | undefined;
   while (true) {
     const entries: KeyValue[] = scan(state.keys, from, undefined, ROWS_READ_AT_ONCE);
-    for (const { key, format, createRevision, modRevision, version, lease, value, successor, past = [] } of entries) {
-      const row = [key, format, createRevision, modRevision, version, lease ?? null, value];
-      yield successor ? [...row, successor] : row;
-      for (const earlier of past) yield [earlier.format, earlier.modRevision, earlier.value];
+    for (const { key, format, createRevision, modRevision, version, lease, value, successor, past, text } of entries) {
+      const numbers = `${format},${createRevision},${modRevision},${version}`;
+      const next = successor ? `,${JSON.stringify(successor)}` : "";
+      yield `[${JSON.stringify(key)},${numbers},${lease ? `"${lease}"` : "null"},${text ?? JSON.stringify(value)}${next}]`;
+      if (past) for (const earlier of past) yield `${earlier.format} ${earlier.modRevision} ${earlier.text}`;
     }
     if (entries.length < ROWS_READ_AT_ONCE) return;
     from = `${entries.at(-1)!.key}\0`;
   }
 }
 
-/** Rows as JSON arrays of about CHUNK_BYTES. */
-function* inChunks(rows: Iterable<unknown>): Generator<{ text: string; count: number }> {
-  let texts: string[] = [];
+/** Texts in lists of about CHUNK_BYTES. */
+function* inChunks(texts: Iterable<string>): Generator<readonly string[]> {
+  let list: string[] = [];
   let length = 0;
-  for (const row of rows) {
-    const text = JSON.stringify(row);
-    texts.push(text);
+  for (const text of texts) {
+    list.push(text);
     length += text.length;
     if (length < CHUNK_BYTES) continue;
-    yield { text: `[${texts.join(",")}]`, count: texts.length };
-    texts = [];
+    yield list;
+    list = [];
     length = 0;
   }
-  if (texts.length > 0) yield { text: `[${texts.join(",")}]`, count: texts.length };
+  if (list.length > 0) yield list;
 }
 
 function encodeChunk(text: string, chain: number): Buffer {
@@ -333,6 +339,9 @@ class ChunkReader {
   }
 }
 
+const BRACE = 0x7b;
+const NEWLINE = 0x0a;
+
 /** A chunk holds what is not described above. Thrown and caught within this file only. */
 class Malformed extends Error {}
 
@@ -389,14 +398,18 @@ class Contents {
   }
 
   add(payload: Buffer): void {
+    if (this.#version >= 3 && payload[0] !== BRACE) {
+      for (let at = 0; at < payload.length; ) {
+        const end = payload.indexOf(NEWLINE, at);
+        this.#addLine(payload.toString("utf8", at, end < 0 ? payload.length : end));
+        at = end < 0 ? payload.length : end + 1;
+      }
+      return;
+    }
     const value: unknown = JSON.parse(payload.toString());
     if (Array.isArray(value)) {
-      for (const row of value as unknown[]) {
-        check(Array.isArray(row), "a row is a list");
-        if (row.length === 3) this.#addPast(row);
-        else this.#addEntry(row);
-        this.#counts.rows++;
-      }
+      check(this.#version < 3, "a part is a list");
+      for (const row of value as unknown[]) this.#addEntry(row);
       return;
     }
     check(typeof value === "object" && value !== null, "a part is neither list nor object");
@@ -404,6 +417,11 @@ class Contents {
     if (part.rows !== undefined) this.#end(part);
     else if (part.sessions !== undefined) this.#addSessions(part.sessions);
     else this.#addLeases(part.leases);
+  }
+
+  #addLine(line: string): void {
+    if (line.startsWith("[")) this.#addEntry(JSON.parse(line));
+    else this.#addPast(line);
   }
 
   #end(end: { readonly [name in keyof SnapshotEnd]?: unknown }): void {
@@ -443,9 +461,10 @@ class Contents {
     }
   }
 
-  #addEntry(row: unknown[]): void {
-    check(row.length === 7 || row.length === 8, "a row has its elements");
-    const [key, stored, createRevision, modRevision, version, lease, raw, rawSuccessor] = row;
+  #addEntry(row: unknown): void {
+    check(Array.isArray(row) && (row.length === 7 || row.length === 8), "a row has its elements");
+    this.#counts.rows++;
+    const [key, stored, createRevision, modRevision, version, lease, raw, rawSuccessor] = row as unknown[];
     check(typeof key === "string" && key > (this.#entry?.key ?? ""), "keys ascend");
     check(isCount(createRevision) && isCount(modRevision) && isCount(version), "a row has revisions");
     check(createRevision <= modRevision && modRevision <= this.#revision, "no row is newer than the snapshot");
@@ -465,13 +484,20 @@ class Contents {
     };
   }
 
-  #addPast([stored, modRevision, raw]: unknown[]): void {
+  #addPast(line: string): void {
+    this.#counts.rows++;
     const entry = this.#entry;
-    check(entry && isCount(modRevision), "a past follows on its row");
+    const formatEnd = line.indexOf(" ");
+    const revisionEnd = line.indexOf(" ", formatEnd + 1);
+    const format = Number(line.slice(0, formatEnd));
+    const modRevision = Number(line.slice(formatEnd + 1, revisionEnd));
+    const text = line.slice(revisionEnd + 1);
+    check(entry && isCount(format) && isCount(modRevision), "a past follows on its row");
+    check(text.startsWith("{"), "a past is the JSON of a record");
+    checkFormat(this.#schema.spaceOfKey(entry.key), format);
     const { past = [] } = entry;
     check(modRevision < (past.at(-1)?.modRevision ?? entry.modRevision), "a past goes back in time");
-    const { format, value } = this.#record(entry.key, stored, raw);
-    this.#entry = { ...entry, past: [...past, { value, format, modRevision }] };
+    this.#entry = { ...entry, past: [...past, { text, format, modRevision }] };
   }
 
   /** A stored value, brought to this version of its table. */

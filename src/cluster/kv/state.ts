@@ -27,10 +27,15 @@ export type KeyValue = {
   readonly successor?: object;
   /** What it was before, newest first; absent when nothing is kept. */
   readonly past?: readonly PastValue[];
+  /** The value as JSON, where whoever wrote it had it at hand: its past will be that. */
+  readonly text?: string;
 };
 
-/** An earlier value of a key, and the revision that wrote it. */
-export type PastValue = { readonly value: object; readonly format: number; readonly modRevision: Revision };
+/**
+ * An earlier value of a key as JSON, and the revision that wrote it. Few are ever read: as text they take little memory, cost
+ * the garbage collector nothing, and go into snapshots as they are.
+ */
+export type PastValue = { readonly text: string; readonly format: number; readonly modRevision: Revision };
 
 export type Operation =
   | {
@@ -42,6 +47,8 @@ export type Operation =
       readonly successor?: object;
       /** How many earlier values are kept. It stands here, and not in the schema, so that all nodes keep as many. */
       readonly pastMax?: number;
+      /** See `KeyValue`. Not part of the command. */
+      readonly text?: string;
     }
   | { readonly kind: "remove"; readonly key: string };
 
@@ -121,22 +128,28 @@ function changeOf(key: string, before: KeyValue | undefined, after: KeyValue | u
 }
 
 function written(put: Operation & { kind: "put" }, before: KeyValue | undefined, revision: Revision): KeyValue {
-  const { key, value, format, lease, successor, pastMax } = put;
+  const { key, value, format, lease, successor, pastMax, text } = put;
   const createRevision = before?.createRevision ?? revision;
   const version = (before?.version ?? 0) + 1;
-  const past = pastMax && before ? pastAfter(before, pastMax) : undefined;
-  const entry: KeyValue = past
-    ? { key, value, format, createRevision, modRevision: revision, version, past }
-    : { key, value, format, createRevision, modRevision: revision, version };
-  if (lease === undefined) return entry;
-  return successor === undefined ? { ...entry, lease } : { ...entry, lease, successor };
+  const entry: Writable<KeyValue> = { key, value, format, createRevision, modRevision: revision, version };
+  if (pastMax && before) {
+    const past = pastAfter(before, pastMax);
+    if (past) entry.past = past;
+  }
+  if (text !== undefined) entry.text = text;
+  if (lease !== undefined) entry.lease = lease;
+  if (successor !== undefined) entry.successor = successor;
+  return entry;
 }
+
+/** For whoever makes one, until it is handed over. */
+export type Writable<T> = { -readonly [Name in keyof T]: T[Name] };
 
 /** The past of what takes an entry's place. What hangs on a lease was meant to pass, and leaves nothing. */
 function pastAfter(before: KeyValue, max: number): readonly PastValue[] | undefined {
-  const { value, format, modRevision, lease, past } = before;
+  const { value, text = JSON.stringify(value), format, modRevision, lease, past } = before;
   if (lease !== undefined) return past && past.length > max ? past.slice(0, max) : past;
-  const kept: PastValue[] = [{ value, format, modRevision }];
+  const kept: PastValue[] = [{ text, format, modRevision }];
   for (let i = 0; past && i < past.length && kept.length < max; i++) kept.push(past[i]!);
   return kept;
 }

@@ -14,10 +14,10 @@ import type {
   WatchEvent,
   Write,
 } from "../../model/store.ts";
-import { type SealedOperation, sealPut, sealRemove } from "./command.ts";
+import { deepFreeze, type SealedOperation, sealPut, sealRemove } from "./command.ts";
 import type { KeyEvent } from "./history.ts";
 import type { KeyDecision, KeyValueStore } from "./key-value-store.ts";
-import type { Schema, Space } from "./schema.ts";
+import { type Schema, type Space, upgrade } from "./schema.ts";
 import type { KeyValue, PastValue, State } from "./state.ts";
 import { View } from "./view.ts";
 
@@ -109,8 +109,12 @@ function readerOf(schema: Schema, view: View): Reader {
     revision: view.state.revision as Revision,
     stamp: (table, key) => view.get(spaceOf(schema, table).prefix + key),
     past<R extends object>(table: Table<R>, key: string): readonly Past<R>[] {
-      const { past = NO_PAST } = view.get(spaceOf(schema, table).prefix + key) ?? {};
-      return past.map(({ value, modRevision }) => ({ record: value as R, modRevision }));
+      const space = spaceOf(schema, table);
+      const { past = NO_PAST } = view.get(space.prefix + key) ?? {};
+      return past.map(({ text, format, modRevision }) => ({
+        record: deepFreeze(upgrade(space, format, JSON.parse(text)).value as R),
+        modRevision,
+      }));
     },
     get<R extends object>(table: Table<R>, key: string): R | undefined {
       return view.get(spaceOf(schema, table).prefix + key)?.value as R | undefined;

@@ -1,5 +1,5 @@
 /**
- * What the store's thread and consensus's thread say to each other. Each side gathers what it has to say in one round of
+ * What the store's thread and consensus's thread say to each other. Each side gathers what it has to say in one turn of
  * its loop into one batch (`channel.ts`), and the other takes a batch's messages one after another.
  *
  * Everything rests on their order: it is kept, from one side to the other, over all kinds of messages. So the state that a
