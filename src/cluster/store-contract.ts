@@ -292,6 +292,23 @@ export function storeContract(name: string, makeStore: () => Promise<ContractSto
       expect([...replica.values()]).toEqual([...store.read().all(addresses)]);
     });
 
+    check("a watch is told of what concerns it, whole, and of nothing else", async (store) => {
+      const asked: string[] = [];
+      const concerns = (key: string, after: object | undefined) => {
+        asked.push(key);
+        return after === undefined || (after as Address).owner === "wanted";
+      };
+      const told = take(store.watch([addresses], { fromRevision: 0, concerns }), 2);
+      await write(store, put(addresses, address(1)), put(addresses, address(2)));
+      await write(store, put(counters, { id: "c", value: 1 }));
+      await write(store, put(addresses, address(3)), put(addresses, { ...address(4), owner: "wanted" }));
+      await write(store, put(addresses, address(1, "subnet-b")));
+      await write(store, remove(addresses, address(2).address));
+      const keys = (await told).map((event) => (event.kind === "changes" ? event.changes.map(({ key }) => key) : []));
+      expect(keys).toEqual([[address(3).address, address(4).address], [address(2).address]]);
+      expect(new Set(asked)).toEqual(new Set([1, 2, 3, 4].map((n) => address(n).address)));
+    });
+
     check("a watch ends when its signal is aborted and when the store closes", async (store) => {
       const controller = new AbortController();
       const drained = async (signal?: AbortSignal) => {

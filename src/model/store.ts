@@ -163,6 +163,16 @@ export type WatchEvent =
   | { readonly kind: "changes"; readonly revision: Revision; readonly changes: readonly Change[] }
   | { readonly kind: "compacted"; readonly revision: Revision };
 
+export type WatchOptions = {
+  readonly fromRevision?: Revision;
+  readonly signal?: AbortSignal;
+  /**
+   * Narrows what is told to revisions with a change that concerns the watcher, by a record's key and what it is from then on.
+   * Asked at the moment of telling: what it says may change meanwhile. What is not told costs next to nothing.
+   */
+  readonly concerns?: (key: string, after: object | undefined) => boolean;
+};
+
 export type TypedChange<R> = { readonly key: string; readonly before?: R; readonly after?: R };
 
 /** The changes of one table, typed. */
@@ -256,10 +266,7 @@ export interface Store<F = StoreError> {
    *     if (signal.aborted) return;
    *   }
    */
-  watch(
-    tables: readonly AnyTable[],
-    options?: { readonly fromRevision?: Revision; readonly signal?: AbortSignal },
-  ): AsyncIterable<WatchEvent>;
+  watch(tables: readonly AnyTable[], options?: WatchOptions): AsyncIterable<WatchEvent>;
   /** After it resolves, `read()` shows every transaction that anyone saw succeed before the call. */
   barrier(): Promise<Result<void, F>>;
   /** A lease that ends `ttlMs` after its last keep-alive, with every record attached to it. A restart starts it anew. */

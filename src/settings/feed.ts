@@ -4,7 +4,7 @@
  */
 import type { Log } from "../lib/log.ts";
 import { ABSENT_KEYS_MAX, isRemoval } from "../model/settings.ts";
-import type { Change, Reader, Revision, StoreError } from "../model/store.ts";
+import type { Reader, Revision, StoreError } from "../model/store.ts";
 import { settings as settingsTable } from "../model/tables.ts";
 import { CLUSTER_PREFIX, type ClusterSettings } from "./cluster-settings.ts";
 import { countGone, currentSetting } from "./current.ts";
@@ -64,13 +64,13 @@ export class SettingsFeed {
     while (!signal.aborted) {
       this.#cluster.refresh(store.read());
       let isGap = false;
-      for await (const event of store.watch([settingsTable], { fromRevision: position, signal })) {
+      const concerns = (key: string, after: object | undefined) =>
+        this.#listeners.size > 0 || concernsDaemon(key, after);
+      for await (const event of store.watch([settingsTable], { fromRevision: position, signal, concerns })) {
         isGap = event.kind === "compacted";
         if (event.kind === "compacted") break;
         position = event.revision;
-        if (this.#listeners.size > 0 || event.changes.some(concernsDaemon)) {
-          this.#tell(eventsOf(event.revision, event.changes));
-        }
+        this.#tell(eventsOf(event.revision, event.changes));
         if (this.#told && store.read().revision === event.revision) this.#told = store.read();
       }
       if (!isGap) return; // stopped, or the store is closed
@@ -125,8 +125,8 @@ export class SettingsFeed {
 }
 
 /** What the daemon itself has to know of: its own settings, and what is gone. Most writes are neither. */
-const concernsDaemon = ({ table, key, after }: Change): boolean =>
-  table.name === settingsTable.name && (after === undefined || "removed" in after || key.startsWith(CLUSTER_PREFIX));
+const concernsDaemon = (key: string, after: object | undefined): boolean =>
+  after === undefined || "removed" in after || key.startsWith(CLUSTER_PREFIX);
 
 /** What turns the settings of one state into those of another, as events of the later one. */
 export function differences(before: Reader, after: Reader): readonly SettingEvent[] {

@@ -34,7 +34,7 @@ import {
   TRANSACTION_BYTES_MAX,
 } from "../../model/store.ts";
 import type { SealedOperation } from "../kv/command.ts";
-import type { KeyEvent } from "../kv/history.ts";
+import type { KeyEvent, WatchKeys } from "../kv/history.ts";
 import type { KeyDecision, KeyValueStore } from "../kv/key-value-store.ts";
 import { LeaseKeeper } from "../kv/lease-keeper.ts";
 import type { Schema } from "../kv/schema.ts";
@@ -119,8 +119,8 @@ export class EtcdKeyValueStore implements KeyValueStore {
     });
   }
 
-  watch(fromRevision: Revision, signal?: AbortSignal): AsyncIterable<KeyEvent> {
-    return this.#follower.history.watch(fromRevision, signal);
+  watch(fromRevision: Revision, options?: WatchKeys): AsyncIterable<KeyEvent> {
+    return this.#follower.history.watch(fromRevision, options);
   }
 
   async barrier(): Promise<Result<void, StoreError>> {

@@ -63,6 +63,8 @@ type Done = Result<{ readonly committed: boolean }, StoreError>;
 
 type Call = {
   readonly text: string;
+  /** A decision that wrote nothing: what it saw is this node's own state, so that nothing is left to be shown. */
+  readonly writesNothing: boolean;
   readonly startedAt: number;
   readonly resolve: (done: Done) => void;
   /** Its place in a session, once it was sent. */
@@ -113,9 +115,10 @@ export class Forwarder {
     }
     this.#calls++;
     this.#bytes += text.length;
+    const writesNothing = transaction.kind === "write" && transaction.operations.length === 0;
     return new Promise((resolve) => {
       const startedAt = this.#ports.clock.monotonicMs();
-      this.#queue.push({ text, startedAt, resolve, session: undefined, number: 0, isSent: false });
+      this.#queue.push({ text, writesNothing, startedAt, resolve, session: undefined, number: 0, isSent: false });
       this.wake();
     });
   }
@@ -229,6 +232,8 @@ export class Forwarder {
       const result = results[i]!;
       if (result === "unresolved") {
         again.push(call);
+      } else if (result === "committed" && call.writesNothing) {
+        this.#finish(call, ok({ committed: true }));
       } else if (typeof result === "string") {
         decided.push({ call, committed: result === "committed" });
         this.#close(call);
@@ -240,8 +245,8 @@ export class Forwarder {
       this.#pauseFor(leader);
       this.#again(again);
     }
+    if (again.length < group.length) this.#retryMs = RETRY_MS_FIRST;
     if (decided.length === 0) return;
-    this.#retryMs = RETRY_MS_FIRST;
     this.wake();
     // Every node shows its own writes, and a conflict only once it shows what it is with.
     const isShown = await this.#ports.untilApplied(index, FORWARD_MS_MAX);

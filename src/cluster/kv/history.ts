@@ -6,6 +6,12 @@ export type KeyEvent =
   | { readonly kind: "changes"; readonly revision: Revision; readonly changes: readonly KeyChange[] }
   | { readonly kind: "compacted"; readonly revision: Revision };
 
+export type WatchKeys = {
+  readonly signal?: AbortSignal | undefined;
+  /** Whether the watcher wants to hear of a revision; of every one by default. Asked when it would be told. */
+  readonly concerns?: (changes: readonly KeyChange[]) => boolean;
+};
+
 /** How many key changes are kept for watchers that lag; some 10 to 60 MB at worst, as most values are still in use. */
 export const HISTORY_CHANGES_MAX = 50_000;
 
@@ -62,8 +68,8 @@ export class History {
     this.#awaken();
   }
 
-  /** Every event after `fromRevision`. Ends after `compacted`, at abort and at close. */
-  async *watch(fromRevision: Revision, signal?: AbortSignal): AsyncGenerator<KeyEvent> {
+  /** Every event after `fromRevision` that concerns the watcher. Ends after `compacted`, at abort and at close. */
+  async *watch(fromRevision: Revision, { signal, concerns }: WatchKeys = {}): AsyncGenerator<KeyEvent> {
     let position = fromRevision;
     const onAbort = () => this.#awaken();
     signal?.addEventListener("abort", onAbort, { once: true });
@@ -76,7 +82,9 @@ export class History {
         }
         if (position < this.#last()) {
           position++;
-          yield { kind: "changes", ...this.#events[this.#head + (position - this.#compacted - 1)]! };
+          const { revision, changes } = this.#events[this.#head + (position - this.#compacted - 1)]!;
+          // Most writes are of no concern to most watchers, and a yield costs more than the look.
+          if (!concerns || concerns(changes)) yield { kind: "changes", revision, changes };
         } else {
           this.#wake ??= Promise.withResolvers<void>();
           await this.#wake.promise;

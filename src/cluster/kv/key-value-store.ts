@@ -1,7 +1,7 @@
 import type { Result } from "../../lib/result.ts";
 import type { LeaseId, Revision, StoreError, StoreStatus } from "../../model/store.ts";
 import type { SealedOperation } from "./command.ts";
-import type { KeyEvent } from "./history.ts";
+import type { KeyEvent, WatchKeys } from "./history.ts";
 import type { State } from "./state.ts";
 import type { Compare, View } from "./view.ts";
 
@@ -29,7 +29,7 @@ export interface KeyValueStore {
    */
   propose<T, E>(decide: (view: View) => Result<KeyDecision<T>, E>): Promise<Result<T, E | StoreError>>;
   /** Changes after a revision; see Store.watch. */
-  watch(fromRevision: Revision, signal?: AbortSignal): AsyncIterable<KeyEvent>;
+  watch(fromRevision: Revision, options?: WatchKeys): AsyncIterable<KeyEvent>;
   barrier(): Promise<Result<void, StoreError>>;
   grantLease(ttlMs: number): Promise<Result<LeaseId, StoreError>>;
   keepAlive(lease: LeaseId): Promise<Result<void, StoreError>>;

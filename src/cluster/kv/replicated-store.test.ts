@@ -640,6 +640,24 @@ test("a follower's transaction is answered once this node shows it, and not befo
   expect(await follower.store.digest()).toBe(await leader.store.digest());
 });
 
+test("a follower's decision that writes nothing needs only its leader's word: it was made on what this node shows", async () => {
+  const { leader, follower } = await pair((ask) => ask());
+  // Meanwhile the leader goes on, and this node hears nothing of it.
+  const other = leader.set("b", 1);
+  await settle();
+  leader.commit();
+  expect((await other.done).ok).toBe(true);
+  const refused = watched(follower.typed.transact((state) => fail({ found: state.get(rows, "first")?.n })));
+  const looked = watched(follower.typed.transact((state) => ok({ writes: [], value: state.get(rows, "first")?.n })));
+  await settle();
+  expect([refused.value, looked.value]).toEqual([undefined, undefined]);
+  leader.answerReads();
+  await settle();
+  expect(refused.value).toEqual(fail({ found: 1 }));
+  expect(looked.value).toEqual(ok(1));
+  expect(follower.n("b")).toBeUndefined();
+});
+
 test("many at once share requests, and conflicts among them are decided anew on a state that shows what was in the way", async () => {
   let requests = 0;
   const { leader, follower } = await pair((ask) => {

@@ -35,7 +35,7 @@ import type { Disk } from "./disk.ts";
 import { LEASE_MS_MAX, type Transaction } from "./forward-message.ts";
 import { type Done, ForwardServer } from "./forward-server.ts";
 import { FORWARD_MS_MAX, Forwarder, type Leader } from "./forwarder.ts";
-import type { History, KeyEvent } from "./history.ts";
+import type { History, KeyEvent, WatchKeys } from "./history.ts";
 import type { KeyDecision, KeyValueStore } from "./key-value-store.ts";
 import { LeaseKeeper } from "./lease-keeper.ts";
 import { Ledger } from "./ledger.ts";
@@ -169,8 +169,8 @@ export class ReplicatedStore implements KeyValueStore, StateMachine {
     return this.#run({ kind: "write", compares, operations });
   }
 
-  watch(fromRevision: Revision, signal?: AbortSignal): AsyncIterable<KeyEvent> {
-    return this.#history.watch(fromRevision, signal);
+  watch(fromRevision: Revision, options?: WatchKeys): AsyncIterable<KeyEvent> {
+    return this.#history.watch(fromRevision, options);
   }
 
   async barrier(): Promise<Result<void, StoreError>> {

@@ -18,7 +18,7 @@ import { deepFreeze, type SealedOperation, sealPut, sealRemove } from "./command
 import type { KeyEvent } from "./history.ts";
 import type { KeyDecision, KeyValueStore } from "./key-value-store.ts";
 import { type Schema, type Space, upgrade } from "./schema.ts";
-import type { KeyValue, PastValue, State } from "./state.ts";
+import type { KeyChange, KeyValue, PastValue, State } from "./state.ts";
 import { View } from "./view.ts";
 
 /** Typed tables over a key/value store that was opened with the same schema. */
@@ -38,10 +38,16 @@ export function typedStore(kv: KeyValueStore, schema: Schema): Store {
         return operations.ok ? ok({ operations: operations.value, value: decided.value.value }) : operations;
       });
     },
-    watch(tables, options) {
-      const from = options?.fromRevision ?? kv.state().revision;
+    watch(tables, { fromRevision = kv.state().revision, signal, concerns } = {}) {
       for (const table of tables) spaceOf(schema, table);
-      return typedEvents(schema, new Set(tables.map(({ name }) => name)), kv.watch(from, options?.signal));
+      const names = new Set(tables.map(({ name }) => name));
+      const isWanted = ({ key, after }: KeyChange): boolean => {
+        const space = schema.spaceOfKey(key);
+        if (!space || !names.has(space.table.name)) return false;
+        return !concerns || concerns(key.slice(space.prefix.length), after?.value);
+      };
+      const events = kv.watch(fromRevision, { signal, concerns: (changes) => changes.some(isWanted) });
+      return typedEvents(schema, names, events);
     },
     barrier: () => kv.barrier(),
     grantLease: (ttlMs) => kv.grantLease(ttlMs),
@@ -100,7 +106,7 @@ async function* typedEvents(
         ...(after && { after: after.value }),
       });
     }
-    if (changes.length > 0) yield { kind: "changes", revision: event.revision, changes };
+    yield { kind: "changes", revision: event.revision, changes };
   }
 }
 
