@@ -38,7 +38,7 @@ import { createHmac, timingSafeEqual } from "node:crypto";
 import { assert } from "../../lib/assert.ts";
 import type { Random } from "../../lib/random.ts";
 import type { PeerId } from "../raft/types.ts";
-import { isPeerId } from "./frame-codec.ts";
+import { isPeerId } from "./frame-format.ts";
 
 /** The versions of the protocol (handshake and frames) that this node speaks. */
 export const VERSIONS: Versions = { oldest: 1, newest: 1 };

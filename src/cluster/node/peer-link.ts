@@ -7,7 +7,9 @@ import type { Clock } from "../../lib/clock.ts";
 import type { Log } from "../../lib/log.ts";
 import type { Random } from "../../lib/random.ts";
 import type { PeerId } from "../raft/types.ts";
-import { FrameQueue, FrameReader, type WireFrame } from "./frame-codec.ts";
+import type { WireFrame } from "./frame-format.ts";
+import { FrameReader } from "./frame-reader.ts";
+import { FrameQueue } from "./frame-writer.ts";
 import { dial, type Handshake, type Identity } from "./handshake.ts";
 import type { PeerAddress, Tls, TransportLimits, TransportStats } from "./tcp-transport.ts";
 

@@ -5,7 +5,8 @@ import { faultyProxy } from "../../../test/support/tcp-proxy.ts";
 import { systemClock } from "../../lib/clock.ts";
 import { type Fields, type Log, silentLog } from "../../lib/log.ts";
 import { seededRandom, systemRandom } from "../../lib/random.ts";
-import { encodeFrame, FrameReader } from "./frame-codec.ts";
+import { FrameReader } from "./frame-reader.ts";
+import { encodeFrame } from "./frame-writer.ts";
 import { accept, dial, type Identity } from "./handshake.ts";
 import { TLS_SERVER_NAME } from "./peer-link.ts";
 import {

@@ -7,7 +7,7 @@
  *
  * Nothing is taken before both ends proved that they hold the cluster's secret (handshake.ts): until then a connection has
  * a bounded time and 1 KiB, and of such connections there is a bounded number, the oldest of which gives way. After it,
- * a peer is trusted to be a member, yet not to be without defects: frames are bounded and checked (frame-codec.ts).
+ * a peer is trusted to be a member, yet not to be without defects: frames are bounded and checked (frame-reader.ts).
  * TLS on both sides, with certificates of the cluster's own authority, keeps what is said from being read or altered on
  * the way. Without it, the proof holds for the opening of a connection only, so TLS is required where packets leave the
  * host; plain TCP is for nodes on one machine, and for tests.
@@ -29,7 +29,8 @@ import type { Log } from "../../lib/log.ts";
 import type { Random } from "../../lib/random.ts";
 import { fail, ok, type Result } from "../../lib/result.ts";
 import type { PeerId } from "../raft/types.ts";
-import { encodeFrame, FrameReader, type FrameRefusal } from "./frame-codec.ts";
+import { FrameReader, type FrameRefusal } from "./frame-reader.ts";
+import { encodeFrame } from "./frame-writer.ts";
 import { accept, type Handshake, type Identity, REFUSALS, type Refusal } from "./handshake.ts";
 import { PeerLink, TLS_SERVER_NAME } from "./peer-link.ts";
 import { FRAME_BYTES_MAX, type Transport } from "./transport.ts";

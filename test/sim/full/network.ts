@@ -1,5 +1,6 @@
 /** The network between whole nodes: frames that are lost, doubled, late, out of order; links that are cut, one way or both. */
-import { encodeFrame, FrameReader } from "../../../src/cluster/node/frame-codec.ts";
+import { FrameReader } from "../../../src/cluster/node/frame-reader.ts";
+import { encodeFrame } from "../../../src/cluster/node/frame-writer.ts";
 import type { Frame, Transport } from "../../../src/cluster/node/transport.ts";
 import type { PeerId } from "../../../src/cluster/raft/types.ts";
 import type { EventQueue } from "../base/event-queue.ts";

@@ -1,14 +1,9 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import type { Configuration, Entry, MessageBody } from "../raft/types.ts";
-import {
-  BODY_BYTES_MAX,
-  encodeFrame,
-  FRAME_FORMAT_VERSION,
-  FrameQueue,
-  FrameReader,
-  type WireFrame,
-} from "./frame-codec.ts";
+import { BODY_BYTES_MAX, FRAME_FORMAT_VERSION, type WireFrame } from "./frame-format.ts";
+import { FrameReader } from "./frame-reader.ts";
+import { encodeFrame, FrameQueue } from "./frame-writer.ts";
 import { FRAME_BYTES_MAX, SNAPSHOT_CHUNK_BYTES } from "./transport.ts";
 
 const link = { from: "n1", to: "n2" };
