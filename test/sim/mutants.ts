@@ -383,6 +383,11 @@ const LOG_FILES: readonly Mutant[] = [
     `if (record.writeStart > end) return { kind: "corrupt", provenBy: record.offset };`,
     `if (record.writeStart > end && dataEnd < 0) return { kind: "corrupt", provenBy: record.offset };`,
   ]),
+  full("owe for ever what was made good and could not be noted", [
+    "raft/state.ts",
+    "recoverThrough: recoverThrough !== undefined && log.last >= recoverThrough ? undefined : recoverThrough,",
+    "recoverThrough,",
+  ]),
   full("owe nothing after damage to the log", [
     "kv/log/plan-repair.ts",
     "return newHeader(sequence, after, { term: termAtLeast, vote: UNKNOWN_VOTE }, { through, termAtLeast });",

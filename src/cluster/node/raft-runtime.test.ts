@@ -536,6 +536,15 @@ describe("logs that were damaged", () => {
     await cluster.write(["b", "c"]);
     await eventually("it is recovered", () => hurt.runtime.status().health === "ok");
     expect(noted).toBe(1);
+    // Its disk did not keep that: at its next start it owes nothing all the same, and needs nobody to know it.
+    await eventually("it holds everything", () => hurt.storage.lastIndex >= recoverThrough);
+    await cluster.close("n3");
+    cluster.net.isolate(other.id);
+    const again = await cluster.open("n3", disk, { configuration: configurationOf(THREE), recoverThrough });
+    expect(again.runtime.status().health).toBe("ok");
+    await eventually("one of the two that are left leads", () =>
+      [again, third].some(({ machine }) => machine.ledTerm !== undefined),
+    );
   });
 
   test("one that lost its log says so, and follows without a vote", async () => {

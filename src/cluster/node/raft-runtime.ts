@@ -152,6 +152,8 @@ export class RaftRuntime implements Consensus {
 
   static start(options: RaftRuntimeOptions): RaftRuntime {
     const runtime = new RaftRuntime(options);
+    const isRecovered = options.start.recoverThrough !== undefined && runtime.#state.recoverThrough === undefined;
+    if (isRecovered) void runtime.#noteRecovered();
     options.attach?.(runtime);
     // A node that decides alone stands for election at once, whatever the clock does.
     if (deadline(runtime.#state) <= options.clock.monotonicMs()) runtime.#take({ type: "tick" });
@@ -600,7 +602,7 @@ export class RaftRuntime implements Consensus {
   async #noteRecovered(): Promise<void> {
     this.#options.log.info("raft.recovered", { lastIndex: this.#state.log.last });
     const noted = await this.#options.storage.recovered();
-    // Said again after the next start, when everything is here already.
+    // It is tried again at the next start.
     if (!noted.ok) this.#options.log.warn("raft.recovery_not_noted", { message: noted.error.message });
   }
 

@@ -133,6 +133,7 @@ export function initialState(start: Start): RaftState {
     configurations.push({ index: entry.index, configuration: decodeConfiguration(entry.data) });
   }
   assert(termAt(log, snapshot.index) === snapshot.term, "log and snapshot agree on the snapshot's last entry");
+  const { recoverThrough } = start;
   return {
     id,
     options,
@@ -148,7 +149,8 @@ export function initialState(start: Start): RaftState {
     openOrders: [],
     mustRepeat: false,
     isHalted: false,
-    recoverThrough: start.recoverThrough,
+    // It was made good in an earlier life, which did not come to note it.
+    recoverThrough: recoverThrough !== undefined && log.last >= recoverThrough ? undefined : recoverThrough,
     electionAt: now + electionTimeout(options, start.random),
     // With leases, a node that was restarted may have promised a leader its time just before.
     heardLeaderAt: options.leaseDrift === undefined ? Number.NEGATIVE_INFINITY : now,

@@ -63,6 +63,8 @@ export class Driver {
       random: cluster.prng.core,
     });
     node.state = state;
+    // What was made good already is noted.
+    node.recoverThrough = state.recoverThrough;
     cluster.ledger.started(node, state);
     cluster.line(() => {
       const { log, term, vote } = state;
