@@ -415,12 +415,12 @@ const RUNTIME: readonly Mutant[] = [
   full("apply before the snapshot is installed", [
     "node/raft-runtime.ts",
     "for (const { restart } of persist) if (restart) this.#installIndex = restart.index;",
-    "for (const { restart } of persist) if (restart && this.#applied < 0) this.#installIndex = restart.index;",
+    "for (const { restart } of persist) if (restart && this.#driver.index < 0) this.#installIndex = restart.index;",
   ]),
   full("put the first configuration into every snapshot", [
     "node/raft-runtime.ts",
-    "await this.#snapshots.take({ index: this.#applied, term: this.#appliedTerm, configuration: this.#configuration });",
-    "await this.#snapshots.take({ index: this.#applied, term: this.#appliedTerm, configuration: this.#options.start.configuration });",
+    "await this.#snapshots.take(this.#driver.point);",
+    "await this.#snapshots.take({ ...this.#driver.point, configuration: this.#options.start.configuration });",
   ]),
   full("answer a barrier from what is committed here", [
     "kv/replicated-store.ts",
@@ -443,8 +443,8 @@ const RUNTIME: readonly Mutant[] = [
     "random.bytes(6).length - 5;",
   ]),
   full("lead before what predecessors left is applied", [
-    "node/raft-runtime.ts",
-    "if (leads && this.#ledTerm !== term && this.#appliedTerm === term) {",
+    "node/raft-runtime-driver.ts",
+    "if (leads && this.#ledTerm !== term && this.#point.term === term) {",
     "if (leads && this.#ledTerm !== term) {",
   ]),
 ];

@@ -16,12 +16,10 @@ import type { Clock } from "../../lib/clock.ts";
 import type { Log } from "../../lib/log.ts";
 import type { Random } from "../../lib/random.ts";
 import { fail, ok, type Result } from "../../lib/result.ts";
-import { KIB, MIB } from "../../lib/units.ts";
 import type { Consensus, ConsensusError, ConsensusStatus, StateMachine, StoredSnapshot } from "../consensus.ts";
 import type { Disk } from "../kv/disk.ts";
 import type { LogError, LogStorage } from "../kv/log/log-storage.ts";
-import { recordBytes } from "../kv/log/record.ts";
-import { decodeConfiguration, isQuorum, kindOf, membersOf } from "../raft/configuration.ts";
+import { isQuorum, membersOf } from "../raft/configuration.ts";
 import { configurationOfState, initialState, type RaftState } from "../raft/state.ts";
 import { deadline, step } from "../raft/step.ts";
 import {
@@ -39,10 +37,10 @@ import {
   type SnapshotPoint,
   type Term,
 } from "../raft/types.ts";
-import { planApply } from "./plan-apply.ts";
 import { Alarm } from "./raft-runtime-alarm.ts";
 import { Calls, firstIdOf } from "./raft-runtime-calls.ts";
 import { DIGEST_EVERY, Digests, decodeDigest, encodeDigest } from "./raft-runtime-digests.ts";
+import { MachineDriver } from "./raft-runtime-driver.ts";
 import { Persister } from "./raft-runtime-persister.ts";
 import { Reads } from "./raft-runtime-reads.ts";
 import { notLeader, refused, unavailable, WAITERS_MAX, Waiters } from "./raft-runtime-waiters.ts";
@@ -88,16 +86,6 @@ export type RaftRuntimeOptions = {
   };
 };
 
-/** What one turn of the event loop applies, so that timers and sockets are heard in between. */
-const APPLY_ENTRIES_MAX = 1024;
-const APPLY_BYTES_MAX = MIB;
-/** What a state machine that lags has been handed and not applied, at most and beyond one batch. */
-const HANDED_BYTES_MAX = 8 * MIB;
-/** Of the log in memory, and in entries that are not applied: beyond it, a node whose machine lags takes no further ones. */
-const BACKLOG_BYTES_MAX = 32 * MIB;
-const BACKLOG_ENTRIES_MAX = 128 * 1024;
-/** The core frees memory when it is told what was applied: not worth a step for each entry. */
-const TELL_APPLIED_BYTES = 64 * KIB;
 /** How often it is looked whether something waits too long, while something waits. */
 const SWEEP_MS = 50;
 
@@ -115,20 +103,7 @@ export class RaftRuntime implements Consensus {
   #isStepping = false;
   #proposals: { readonly term: Term; readonly commands: Uint8Array[] } | undefined;
 
-  /** Applied, or handed over to be: calls to the machine keep their order, so that there is no difference to it. */
-  #applied: Index;
-  #appliedTerm: Term;
-  /** Handed over and not applied yet. */
-  #handedBytes = 0;
-  /** In force at the last applied entry. */
-  #configuration: Configuration;
-  /** Applied since the core was last told. */
-  #untoldBytes = 0;
-  #applyLater: ReturnType<typeof setImmediate> | undefined;
-  /** What the state machine was told last. */
-  #ledTerm: Term | undefined;
-  #toldLeader: PeerId | undefined;
-
+  readonly #driver: MachineDriver;
   readonly #persister: Persister;
   readonly #snapshots: Snapshots;
   readonly #receiver: SnapshotReceiver;
@@ -183,9 +158,24 @@ export class RaftRuntime implements Consensus {
     // Who decides alone needn't wait for word from others before it stands for election.
     const isAlone = isQuorum(configurationOfState(state), (peer) => peer === id);
     this.#state = isAlone ? { ...state, electionAt: now } : state;
-    this.#applied = point.index;
-    this.#appliedTerm = point.term;
-    this.#configuration = point.configuration;
+    this.#driver = new MachineDriver(
+      {
+        machine,
+        log,
+        state: () => this.#state,
+        isFailed: () => this.#failure !== undefined,
+        isClosing: () => this.#closing !== undefined,
+        again: () => this.#run(),
+        applied: (bytes) => {
+          this.#snapshots.grew(bytes);
+          if (this.#driver.index % DIGEST_EVERY === 0) void this.#compareDigest();
+        },
+        told: (index) => this.#inputs.push({ type: "applied", index }),
+        leaderAppeared: () => this.#reads.leaderAppeared(),
+        defect: (error) => this.#defect(error),
+      },
+      point,
+    );
     this.#alarm = new Alarm(clock, () => {
       if (clock.monotonicMs() >= deadline(this.#state)) this.#take({ type: "tick" });
       else this.#alarm.set(deadline(this.#state));
@@ -216,7 +206,7 @@ export class RaftRuntime implements Consensus {
       transport,
       snapshots: this.#snapshots,
       take: async (index) => {
-        if (this.#applied >= index && this.#canTakeSnapshot()) await this.#takeSnapshot();
+        if (this.#driver.index >= index && this.#canTakeSnapshot()) await this.#takeSnapshot();
       },
       sent: (to, index) => this.#take({ type: "snapshot-sent", to, index }),
       limits: options.transferLimits,
@@ -228,7 +218,7 @@ export class RaftRuntime implements Consensus {
       log,
       send: (to, ack) => transport.send(to, ack),
       term: () => this.#state.term,
-      appliedIndex: () => this.#applied,
+      appliedIndex: () => this.#driver.index,
       verify: (path) => machine.verify(path),
       received: (from, term, snapshot) => this.#onSnapshotReceived(from, term, snapshot),
     });
@@ -263,7 +253,7 @@ export class RaftRuntime implements Consensus {
       term,
       leader: isHalted ? undefined : leader,
       commitIndex: commit,
-      appliedIndex: this.#applied,
+      appliedIndex: this.#driver.index,
       lastIndex: log.last,
       configuration: configurationOfState(this.#state),
       decidesAlone: this.#decidesAlone(),
@@ -278,7 +268,7 @@ export class RaftRuntime implements Consensus {
   #decidesAlone(): boolean {
     const { voters, outgoing, joining } = configurationOfState(this.#state);
     const isOnlyVoter = voters.length === 1 && voters[0] === this.id && outgoing.length === 0;
-    return isOnlyVoter && joining.length === 0 && this.#ledTerm !== undefined;
+    return isOnlyVoter && joining.length === 0 && this.#driver.isLeading;
   }
 
   #health(): Pick<ConsensusStatus, "health" | "message"> {
@@ -377,7 +367,7 @@ export class RaftRuntime implements Consensus {
     this.#inputs.length = 0;
     this.#ended.abort();
     this.#alarm.close();
-    clearImmediate(this.#applyLater);
+    this.#driver.close();
     this.#reads.close(CLOSED);
     this.#calls.close(CLOSED);
     this.#waiters.close(CLOSED);
@@ -448,8 +438,8 @@ export class RaftRuntime implements Consensus {
   /** What follows from a step, beyond its effects. */
   #advance(): void {
     if (this.#installIndex === undefined) {
-      this.#applyCommitted();
-      this.#tellLeadership();
+      this.#driver.applyCommitted();
+      this.#driver.tellLeadership();
     }
     if (this.#waiters.waiting > 0) this.#lookAtWaiters();
     if (this.#dispatch.isBusy) {
@@ -457,100 +447,6 @@ export class RaftRuntime implements Consensus {
       this.#dispatch.end((peer, since) => role !== "leader" || term !== since || !peers.has(peer));
     }
     if (this.#snapshots.isDue && this.#canTakeSnapshot()) void this.#takeSnapshot();
-  }
-
-  // --- Applying
-
-  #applyCommitted(): void {
-    let entriesLeft = APPLY_ENTRIES_MAX;
-    let bytesLeft = APPLY_BYTES_MAX;
-    while (this.#failure === undefined && this.#handedBytes < HANDED_BYTES_MAX) {
-      const batch = planApply(this.#state, this.#applied, this.#ledTerm, { entries: entriesLeft, bytes: bytesLeft });
-      if (!batch) return;
-      if (entriesLeft <= 0 || bytesLeft <= 0) {
-        this.#applyLater ??= setImmediate(() => {
-          this.#applyLater = undefined;
-          this.#run();
-        });
-        return;
-      }
-      if (batch.losesTerm) this.#tellLost();
-      entriesLeft -= batch.entries.length;
-      bytesLeft -= this.#apply(batch.entries);
-    }
-  }
-
-  /** @returns the bytes that they take in the log */
-  #apply(entries: readonly Entry[]): number {
-    let bytes = 0;
-    for (const entry of entries) {
-      bytes += recordBytes(entry.data.length);
-      if (kindOf(entry) === "configuration") this.#configuration = decodeConfiguration(entry.data);
-    }
-    const applied = this.#options.machine.apply(entries);
-    if (applied) void this.#noteHanded(applied, bytes);
-    const last = entries.at(-1)!;
-    this.#applied = last.index;
-    this.#appliedTerm = last.term;
-    this.#snapshots.grew(bytes);
-    if (this.#applied % DIGEST_EVERY === 0) void this.#compareDigest();
-    this.#untoldBytes += bytes;
-    if (this.#untoldBytes >= TELL_APPLIED_BYTES) {
-      this.#untoldBytes = 0;
-      this.#inputs.push({ type: "applied", index: this.#applied });
-    }
-    return bytes;
-  }
-
-  async #noteHanded(applied: Promise<void>, bytes: number): Promise<void> {
-    const isFull = () => this.#handedBytes >= HANDED_BYTES_MAX;
-    this.#handedBytes += bytes;
-    try {
-      await applied;
-    } catch (error) {
-      if (!this.#closing) this.#defect(error);
-      return;
-    }
-    const wasFull = isFull();
-    this.#handedBytes -= bytes;
-    if (wasFull && !isFull()) this.#run();
-  }
-
-  /**
-   * The machine lags so far behind that no more of the log is taken into memory. Nothing is lost by that: to the leader this is
-   * a node that gets only the beginning of each message, and it sends the rest again, the slower the longer.
-   */
-  get #isBehind(): boolean {
-    if (this.#handedBytes < HANDED_BYTES_MAX) return false;
-    const { log } = this.#state;
-    return log.bytes > BACKLOG_BYTES_MAX || log.last - this.#applied > BACKLOG_ENTRIES_MAX;
-  }
-
-  /** In this order: what was lost, who leads, what was won. */
-  #tellLeadership(): void {
-    const { machine } = this.#options;
-    const { role, term, leader } = this.#state;
-    const isAble = !this.#state.isHalted && this.#failure === undefined;
-    const leads = isAble && role === "leader";
-    if (this.#ledTerm !== undefined && !(leads && term === this.#ledTerm)) this.#tellLost();
-    const toTell = isAble ? leader : undefined;
-    if (toTell !== this.#toldLeader) {
-      this.#toldLeader = toTell;
-      this.#options.log.info("raft.leader_changed", { leader: toTell, term });
-      machine.leaderChanged(toTell);
-      if (toTell !== undefined) this.#reads.leaderAppeared();
-    }
-    // The first entry of its term is its no-op; whatever came before is applied with it.
-    if (leads && this.#ledTerm !== term && this.#appliedTerm === term) {
-      this.#ledTerm = term;
-      machine.gainedLeadership(term);
-    }
-  }
-
-  #tellLost(): void {
-    const term = this.#ledTerm!;
-    this.#ledTerm = undefined;
-    this.#options.machine.lostLeadership(term);
   }
 
   // --- The disk
@@ -592,7 +488,7 @@ export class RaftRuntime implements Consensus {
       return;
     }
     try {
-      this.#tellLeadership();
+      this.#driver.tellLeadership();
     } catch (error) {
       this.#options.log.error("raft.failed", { message: "The state machine could not be told.", error });
     }
@@ -629,11 +525,11 @@ export class RaftRuntime implements Consensus {
   /** The log holds what a snapshot of this node's own does: a leader may have applied what only others have written. */
   #canTakeSnapshot(): boolean {
     const isCurrent = this.#installIndex === undefined && this.#failure === undefined && !this.#closing;
-    return isCurrent && this.#options.storage.lastIndex >= this.#applied;
+    return isCurrent && this.#options.storage.lastIndex >= this.#driver.index;
   }
 
   async #takeSnapshot(): Promise<void> {
-    await this.#snapshots.take({ index: this.#applied, term: this.#appliedTerm, configuration: this.#configuration });
+    await this.#snapshots.take(this.#driver.point);
   }
 
   /** @returns whether the core starts its log over after it; if not, the file is of no use */
@@ -643,7 +539,7 @@ export class RaftRuntime implements Consensus {
     this.#take({ type: "snapshot-received", from, term, point });
     if (this.#installIndex === point.index) return true;
     this.#received.delete(point.index);
-    if (!this.#snapshots.has(point.index) && this.#applied < point.index) {
+    if (!this.#snapshots.has(point.index) && this.#driver.index < point.index) {
       void this.#options.disk.remove(path).catch(() => {});
     }
     return false;
@@ -667,9 +563,7 @@ export class RaftRuntime implements Consensus {
       }
       log.info("raft.snapshot_installed", { index, term, bytes: snapshot!.bytes });
       this.#received.delete(index);
-      this.#applied = index;
-      this.#appliedTerm = term;
-      this.#configuration = configuration;
+      this.#driver.installed({ index, term, configuration });
       await this.#snapshots.installed(snapshot!);
       if (this.#installIndex === index) this.#installIndex = undefined;
       this.#take({ type: "applied", index });
@@ -705,13 +599,13 @@ export class RaftRuntime implements Consensus {
   }
 
   #takable(message: Message): Message {
-    return message.type === "append" && this.#isBehind ? { ...message, entries: [] } : message;
+    return message.type === "append" && this.#driver.isBehind ? { ...message, entries: [] } : message;
   }
 
   // --- Digests
 
   async #compareDigest(): Promise<void> {
-    const index = this.#applied;
+    const index = this.#driver.index;
     let digest: number;
     try {
       digest = (await this.#options.machine.digest()) >>> 0;
@@ -742,7 +636,7 @@ export class RaftRuntime implements Consensus {
   // --- Who waits
 
   #lookAtWaiters(): void {
-    this.#waiters.look(this.#state, this.#applied, this.#options.clock.monotonicMs());
+    this.#waiters.look(this.#state, this.#driver.index, this.#options.clock.monotonicMs());
   }
 
   #sweepSoon(): void {
