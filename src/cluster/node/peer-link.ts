@@ -159,6 +159,12 @@ export class PeerLink {
       }
       await clock.sleep(this.#pauseMs(failures), this.#nap.signal);
       if (this.#isClosed()) return;
+      // What was sent during the pause is lost, even if the next attempt succeeds.
+      if (this.#hasLost) {
+        this.#hasLost = false;
+        this.#options.unreachable();
+        if (this.#isClosed()) return;
+      }
     }
   }
 

@@ -1,34 +1,59 @@
-import type { Index } from "../raft/types.ts";
+import { isQuorum } from "../raft/configuration.ts";
+import type { Configuration, Index, PeerId } from "../raft/types.ts";
 
 /** Every so many entries, nodes compare their states. */
 export const DIGEST_EVERY = 1024;
-/** How many digests are remembered while the other side's is awaited. */
+/** How many indexes are remembered while others' digests are awaited. */
 const REMEMBERED_MAX = 16;
 
 /**
- * Compares this node's digests with its leader's. They come in any order: what has no counterpart yet is remembered for a
- * while. Two states that came apart without any error are the one fault that consensus can't see by itself.
+ * agreed    a majority has this node's digest, or nobody has another
+ * outvoted  a majority has another one
+ * differs   somebody does, and no majority has spoken
+ */
+export type Verdict = "agreed" | "outvoted" | "differs";
+
+/**
+ * Compares this node's digests with the other members'. Two states that came apart without any error are the one fault that
+ * consensus can't see by itself, and a leader can be the one that is wrong: a majority tells. Digests come in any order.
  */
 export class Digests {
-  readonly #own = new Map<Index, number>();
-  readonly #leaders = new Map<Index, number>();
+  readonly #self: PeerId;
+  readonly #said = new Map<Index, Map<PeerId, number>>();
 
-  /** @returns false when the leader had another digest there */
-  own(index: Index, digest: number): boolean {
-    return compare(index, digest, this.#own, this.#leaders);
+  constructor(self: PeerId) {
+    this.#self = self;
   }
 
-  /** @returns false when this node had another digest there */
-  leaders(index: Index, digest: number): boolean {
-    return compare(index, digest, this.#leaders, this.#own);
+  /** What a member, this node too, has at an index. */
+  note(from: PeerId, index: Index, digest: number): void {
+    let said = this.#said.get(index);
+    if (!said) {
+      said = new Map();
+      this.#said.set(index, said);
+      if (this.#said.size > REMEMBERED_MAX) this.#said.delete(Math.min(...this.#said.keys()));
+    }
+    said.set(from, digest);
   }
-}
 
-function compare(index: Index, digest: number, mine: Map<Index, number>, others: ReadonlyMap<Index, number>): boolean {
-  mine.set(index, digest);
-  const [oldest] = mine.keys();
-  if (mine.size > REMEMBERED_MAX) mine.delete(oldest!);
-  return (others.get(index) ?? digest) === digest;
+  /** Undefined where this node has said nothing yet. */
+  judge(index: Index, configuration: Configuration): Verdict | undefined {
+    const said = this.#said.get(index);
+    const own = said?.get(this.#self);
+    if (!said || own === undefined) return undefined;
+    const others = new Set([...said.values()].filter((digest) => digest !== own));
+    const isMajority = (digest: number) => isQuorum(configuration, (peer) => said.get(peer) === digest);
+    if (others.size === 0 || isMajority(own)) return "agreed";
+    return [...others].some(isMajority) ? "outvoted" : "differs";
+  }
+
+  /** Whether a peer has another digest than this node somewhere before an index, and no majority came to tell who is right. */
+  isInDoubt(peer: PeerId, before: Index, configuration: Configuration): boolean {
+    return [...this.#said].some(([index, said]) => {
+      const differs = said.has(peer) && said.get(peer) !== said.get(this.#self);
+      return index < before && differs && this.judge(index, configuration) === "differs";
+    });
+  }
 }
 
 /** A digest on its way: a tag byte, the index as a double and the digest, both little-endian. */

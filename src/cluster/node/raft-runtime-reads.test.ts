@@ -1,5 +1,4 @@
 import { expect, test } from "bun:test";
-import { Digests } from "./raft-runtime-digests.ts";
 import { READ_MS_MAX, Reads } from "./raft-runtime-reads.ts";
 
 function reads() {
@@ -56,16 +55,4 @@ test("a read without a leader ends when its time is over", async () => {
   for (let now = READ_MS_MAX; now <= READ_MS_MAX + 1000; now += 50) at(now);
   expect(await read).toMatchObject({ ok: false, error: { reason: "unavailable" } });
   expect(questions).toBeLessThanOrEqual(READ_MS_MAX / 100);
-});
-
-test("digests are compared in whatever order they come, and forgotten in time", () => {
-  const digests = new Digests();
-  expect(digests.own(1024, 7)).toBe(true);
-  expect(digests.leaders(1024, 7)).toBe(true);
-  expect(digests.leaders(1024, 8)).toBe(false);
-  expect(digests.leaders(2048, 9)).toBe(true);
-  expect(digests.own(2048, 10)).toBe(false);
-  for (let i = 3; i < 40; i++) expect(digests.own(i * 1024, i)).toBe(true);
-  expect(digests.leaders(3 * 1024, 99)).toBe(true);
-  expect(digests.leaders(39 * 1024, 99)).toBe(false);
 });

@@ -6,6 +6,7 @@ import { ok } from "../../lib/result.ts";
 import { MIB } from "../../lib/units.ts";
 import { isSegmentName } from "../kv/log/segment-files.ts";
 import { diskError, MemoryDisk } from "../kv/memory-disk.ts";
+import { snapshotName } from "../kv/snapshot-file.ts";
 import { configurationOf } from "../raft/configuration.ts";
 import { Cluster, DIRECTORY, eventually, type Node, type NodeOptions, numbered } from "./raft-runtime-cluster.ts";
 import { TRANSFER_LIMITS } from "./snapshot-transfer.ts";
@@ -509,6 +510,27 @@ describe("disks that fail", () => {
   });
 });
 
+describe("a snapshot that rotted", () => {
+  test("is made anew for a peer that needs it", async () => {
+    const transferLimits = { ...TRANSFER_LIMITS, silenceMs: 100, silencesMax: 3, setbacksMax: 2, transferMs: 5000 };
+    const cluster = await clusterOf(THREE, {
+      options: { windowBytesMax: 0 },
+      snapshotBytesMin: 100_000,
+      transferLimits,
+    });
+    const leader = await cluster.write(["a"]);
+    await cluster.converged("a");
+    const lagging = firstOther(cluster, leader);
+    cluster.net.isolate(lagging.id);
+    for (let i = 0; leader.storage.firstIndex === 1; i++) await cluster.write(numbered(`v${i}.`, 5, 1000));
+    await cluster.write(["z"]);
+    const path = `${DIRECTORY}/${snapshotName(leader.runtime.status().snapshotIndex)}`;
+    leader.disk.damage(path, 2000, Buffer.from("!"));
+    cluster.net.heal();
+    await eventually("it catches up", () => lagging.machine.values.includes("z"), 12_000);
+  }, 20_000);
+});
+
 describe("logs that were damaged", () => {
   test("a node is no voter before it holds again what it may have acknowledged, and then notes that it does", async () => {
     const cluster = await clusterOf(THREE);
@@ -559,6 +581,30 @@ describe("logs that were damaged", () => {
   });
 });
 
+describe("a single voter with a learner", () => {
+  test("does not decide alone: the learner may show what is not applied here", async () => {
+    const cluster = await clusterOf(["n1"]);
+    const n1 = await cluster.leader();
+    expect(n1.runtime.status().decidesAlone).toBe(true);
+    const n2 = await cluster.open("n2", new MemoryDisk());
+    expect(await n1.runtime.changeConfiguration({ n2: "learner" })).toEqual(ok(undefined));
+    await cluster.write(["a"]);
+    await cluster.converged("a");
+    // Its store's thread is busy: what is handed over lies there.
+    const busy = Promise.withResolvers<void>();
+    const apply = n1.machine.apply.bind(n1.machine);
+    n1.machine.apply = async (entries) => {
+      await busy.promise;
+      await apply(entries);
+    };
+    propose(n1, "b");
+    await eventually("the learner shows it", () => n2.machine.values.includes("b"));
+    expect(n1.machine.values).not.toContain("b");
+    expect(n1.runtime.status().decidesAlone).toBe(false);
+    busy.resolve();
+  });
+});
+
 describe("states that came apart", () => {
   test("are found at the next digest, and the node that follows stops", async () => {
     const cluster = await clusterOf(THREE);
@@ -568,7 +614,7 @@ describe("states that came apart", () => {
     wrong.machine.put("out of nowhere");
     for (let i = 0; i < 6; i++) await cluster.write(numbered(`v${i}.`, 200));
     await eventually("it is found", () => wrong.runtime.status().health === "failed");
-    expect(wrong.runtime.status().message).toContain("differs from its leader's at entry 1024");
+    expect(wrong.runtime.status().message).toContain("differs from the others' at entry 1024");
     expect(wrong.runtime.status().message).toContain(`move its store directory ${DIRECTORY} away`);
     expect(wrong.machine.leader).toBeUndefined();
     await cluster.write(["z"]);
@@ -576,6 +622,31 @@ describe("states that came apart", () => {
       if (node !== wrong) expect(node.runtime.status().health).toBe("ok");
     }
     expect(wrong.machine.values).not.toContain("z");
+  });
+
+  test("stop the leader, if it is the one that is wrong, and none of those that are right", async () => {
+    const cluster = await clusterOf(THREE);
+    const leader = await cluster.write(["a"]);
+    await cluster.converged("a");
+    leader.machine.put("out of nowhere");
+    for (let i = 0; i < 6; i++) propose(leader, ...numbered(`v${i}.`, 200));
+    await eventually("it is found", () => leader.runtime.status().health === "failed");
+    await cluster.write(["z"]);
+    for (const node of cluster.nodes.values()) if (node !== leader) expect(node.runtime.status().health).toBe("ok");
+  });
+
+  test("of two voters, the one that follows gives way, and says that nobody knows who is right", async () => {
+    const cluster = await clusterOf(["n1", "n2"]);
+    const leader = await cluster.write(["a"]);
+    await cluster.converged("a");
+    const other = firstOther(cluster, leader);
+    other.machine.put("out of nowhere");
+    for (let i = 0; i < 6; i++) await cluster.write(numbered(`v${i}.`, 200));
+    propose(leader, ...numbered("more.", 1100));
+    await eventually("it gives way", () => other.runtime.status().health === "failed");
+    expect(other.runtime.status().message).toContain("no majority tells which is right");
+    expect(other.runtime.status().message).not.toContain("move");
+    expect(leader.runtime.status().health).toBe("ok");
   });
 
   test("a state machine that can't go on stops its node, and no other", async () => {

@@ -115,7 +115,7 @@ export class RaftRuntime implements Consensus {
 
   readonly #reads: Reads;
   readonly #calls: Calls;
-  readonly #digests = new Digests();
+  readonly #digests: Digests;
   readonly #waiters = new Waiters();
   #isSweeping = false;
 
@@ -139,6 +139,7 @@ export class RaftRuntime implements Consensus {
   private constructor(options: RaftRuntimeOptions) {
     const { id, storage, disk, directory, transport, clock, random, log, machine, start } = options;
     this.id = id;
+    this.#digests = new Digests(id);
     this.#options = options;
     this.#core = { ...DEFAULT_OPTIONS, ...options.options };
     const { applied } = start;
@@ -264,11 +265,14 @@ export class RaftRuntime implements Consensus {
     };
   }
 
-  /** One that is about to be made a voter may be one soon. */
+  /**
+   * With any other member, a learner too, what is committed may be shown there before it is applied here. Nobody else was one
+   * since the configuration that is applied, nor is by the last one in the log.
+   */
   #decidesAlone(): boolean {
-    const { voters, outgoing, joining } = configurationOfState(this.#state);
-    const isOnlyVoter = voters.length === 1 && voters[0] === this.id && outgoing.length === 0;
-    return isOnlyVoter && joining.length === 0 && this.#driver.isLeading;
+    const isOnlyMember = (at: Configuration) => membersOf(at).size === 1 && at.voters[0] === this.id;
+    const isAlone = isOnlyMember(this.#driver.point.configuration) && isOnlyMember(configurationOfState(this.#state));
+    return isAlone && this.#driver.isLeading;
   }
 
   #health(): Pick<ConsensusStatus, "health" | "message"> {
@@ -614,22 +618,39 @@ export class RaftRuntime implements Consensus {
       return;
     }
     if (this.#closing || this.#failure !== undefined) return;
-    if (!this.#digests.own(index, digest)) this.#diverged(index);
-    if (this.#state.role !== "leader") return;
     const body = encodeDigest(FOR_DIGEST, index, digest);
-    for (const peer of this.#state.peers.keys()) this.#options.transport.send(peer, { type: "request", id: 0, body });
+    for (const peer of membersOf(this.#driver.point.configuration)) {
+      if (peer !== this.id) this.#options.transport.send(peer, { type: "request", id: 0, body });
+    }
+    this.#noteDigest(this.id, index, digest);
   }
 
   #onDigest(from: PeerId, body: Uint8Array): void {
     const said = decodeDigest(body);
-    if (!said || from !== this.#state.leader || this.#failure !== undefined) return;
-    if (!this.#digests.leaders(said.index, said.digest)) this.#diverged(said.index);
+    if (said && this.#failure === undefined) this.#noteDigest(from, said.index, said.digest);
   }
 
-  #diverged(index: Index): void {
+  #noteDigest(from: PeerId, index: Index, digest: number): void {
+    const { configuration } = this.#driver.point;
+    this.#digests.note(from, index, digest);
+    const verdict = this.#digests.judge(index, configuration);
+    const { directory } = this.#options;
+    if (verdict === "outvoted") {
+      this.#failed(
+        `This node's state differs from the others' at entry ${index}, though all applied the same entries. It takes no part ` +
+          `any more. Stop it and move its store directory ${directory} away, so that it is rebuilt from its peers.`,
+      );
+      return;
+    }
+    const { leader } = this.#state;
+    if (leader === undefined || leader === this.id || from !== this.id) return;
+    // Who follows gives way, but only where the others can't tell, or did not until now.
+    const canBeTold = isQuorum(configuration, (peer) => peer !== this.id);
+    if (!this.#digests.isInDoubt(leader, canBeTold ? index : index + 1, configuration)) return;
     this.#failed(
-      `This node's state differs from its leader's at entry ${index}, though both applied the same entries. It takes no ` +
-        `part any more. Stop it and move its store directory ${this.#options.directory} away, so that it is rebuilt from its peers.`,
+      `This node's state and that of its leader ${leader} came apart before entry ${index}, though both applied the same entries, ` +
+        "and no majority tells which is right. It takes no part any more. Keep both store directories " +
+        `(here ${directory}) until it is known which is wrong.`,
     );
   }
 

@@ -33,6 +33,8 @@ export class SnapshotDispatch {
   readonly #working = new Set<Promise<void>>();
   /** What peers need from the log, and can't be read. */
   readonly #unreadable = new Map<PeerId, Index>();
+  /** The newest snapshot's file may be rotten: another is taken before the next transfer. */
+  #isNewestSuspect = false;
   readonly #ended = new AbortController();
 
   constructor(options: SnapshotDispatchOptions) {
@@ -102,6 +104,7 @@ export class SnapshotDispatch {
     });
     this.#transfers.set(to, { term, sender, isEnded: false });
     const done = await sender.done;
+    if (sender.isFileSuspect) this.#isNewestSuspect = true;
     letGo();
     return done;
   }
@@ -111,6 +114,11 @@ export class SnapshotDispatch {
     const { snapshots, take } = this.#options;
     const through = this.#unreadable.get(peer) ?? 1;
     this.#unreadable.delete(peer);
+    if (this.#isNewestSuspect) {
+      this.#isNewestSuspect = false;
+      // Of the same entry, it takes the place of the file.
+      await take(snapshots.newest?.point.index ?? 1);
+    }
     const reaches = () => (snapshots.newest?.point.index ?? 0) >= through;
     // The first may have been under way already, and be of before.
     for (let attempt = 0; attempt < 2 && !reaches(); attempt++) await take(through);

@@ -73,6 +73,7 @@ export class SnapshotSender {
   /** The end of what was sent last, and the CRC of the file up to there. */
   #sent = 0;
   #crc = 0;
+  #isFileSuspect = false;
 
   constructor(options: SenderOptions) {
     this.#options = options;
@@ -85,6 +86,11 @@ export class SnapshotSender {
     if (ack.index !== this.#options.snapshot.point.index || ack.term !== this.#options.term) return;
     this.#acks = [...this.#acks.slice(-WINDOW_BYTES / SNAPSHOT_CHUNK_BYTES), ack];
     this.#wake?.abort();
+  }
+
+  /** It failed in a way that a rotten file explains: the next transfer should be of another one. */
+  get isFileSuspect(): boolean {
+    return this.#isFileSuspect;
   }
 
   /** Ends it: this node leads no more, or stops. */
@@ -100,6 +106,7 @@ export class SnapshotSender {
       this.#total = await this.#file.size();
       return await this.#converse();
     } catch (error) {
+      this.#isFileSuspect = true;
       return fail(`${snapshot.path} cannot be read (${errorCode(error) ?? error})`);
     } finally {
       await this.#file?.close().catch(() => {});
@@ -128,7 +135,10 @@ export class SnapshotSender {
       if (ack.offset > this.#total) return fail("the peer has more than there is");
       // After an offer its answer counts, whatever it says; later, only a peer that began anew falls back.
       const fellBack = acknowledged !== undefined && ack.offset < acknowledged;
-      if (fellBack && ++setbacks > setbacksMax) return fail("the peer began anew too often");
+      if (fellBack && ++setbacks > setbacksMax) {
+        this.#isFileSuspect = true;
+        return fail("the peer began anew too often");
+      }
       if (acknowledged === undefined || fellBack || ack.offset > this.#sent) await this.#seek(ack.offset);
       acknowledged = ack.offset;
       while (this.#sent < this.#total && this.#sent - acknowledged < WINDOW_BYTES) await this.#sendPiece();

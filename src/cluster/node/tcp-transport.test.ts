@@ -328,6 +328,20 @@ test("what waited for an attempt that came to nothing is lost, and that is told"
   await eventually("told", () => n1.unreachable.length === 1);
 });
 
+test("what was sent in the pause before an attempt that succeeds is lost, and that is told", async () => {
+  const n1 = node("n1", { limits: { retryMs: 300, retryMaxMs: 300 } });
+  const n2 = node("n2");
+  await connected(n1, n2);
+  const { port } = n2.transport;
+  await n2.transport.close();
+  await eventually("told", () => n1.unreachable.length === 1);
+  const back = node("n2", { port });
+  n1.transport.send("n2", request(1));
+  back.transport.setPeers(new Map([["n1", at(n1.transport.port)]]));
+  await eventually("connected again", () => n1.transport.stats().peersConnected === 1);
+  await eventually("it arrived, or is told", () => back.heard.length + n1.unreachable.length >= 2);
+});
+
 test("pauses between attempts grow to their bound", async () => {
   const n1 = node("n1", { limits: { retryMs: 10, retryMaxMs: 40 } });
   const gone = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });

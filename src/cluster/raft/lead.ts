@@ -86,6 +86,8 @@ export function leaderChores(d: Draft, heardFrom: PeerId | undefined): void {
   } else {
     commitUpTo(d, d.commit);
     broadcast(d, false);
+    // With fewer members, what answered already may be a quorum, and nobody else be there to answer.
+    confirmReads(d);
     serveReads(d);
     if (d.configurations.length === 1 && afterConfiguration(d)) return;
   }

@@ -16,6 +16,8 @@ export class RemoteMachine implements StateMachine {
   readonly #questions: Questions<MachineCalls>;
   /** Batches that were handed over and are not applied yet, in their order. */
   #handed: Handed[] = [];
+  /** Why the other side takes no further entries. */
+  #defect: Error | undefined;
   #consensus: Consensus | undefined;
   #told: ConsensusStatus | undefined;
   /** The other thread has taken in what it was told; if not, it is busy, and more would only pile up. */
@@ -35,6 +37,7 @@ export class RemoteMachine implements StateMachine {
   }
 
   apply(entries: readonly Entry[]): Promise<void> {
+    if (this.#defect) return Promise.reject(this.#defect);
     const packed = packEntries(entries);
     this.#channel.send({ type: "apply", entries: packed }, packed.data.bytes.buffer);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
@@ -54,9 +57,10 @@ export class RemoteMachine implements StateMachine {
   }
 
   defect(message: string): void {
+    this.#defect = new Error(message);
     const handed = this.#handed;
     this.#handed = [];
-    for (const { reject } of handed) reject(new Error(message));
+    for (const { reject } of handed) reject(this.#defect);
   }
 
   gainedLeadership(term: Term): void {
