@@ -82,6 +82,30 @@ test("a leader whose main thread is busy for seconds stays the leader: consensus
   }
 }, 120_000);
 
+test("a leader whose main thread is stuck hands over, and the others serve", async () => {
+  const cluster = await StoreCluster.start(3);
+  try {
+    const leader = await cluster.leader();
+    const other = present(
+      [...cluster.nodes.values()].find((node) => node !== leader),
+      "a leader has followers",
+    );
+    const client = await login(other.redis);
+    const blocked = leader.ask({ do: "block", ms: 20_000 });
+    const began = performance.now();
+    const write = () => client.ask(["SET", "k", "v"], 20_000).catch((error: Error) => error);
+    while ((await write()) !== "OK" && performance.now() - began < 15_000) await Bun.sleep(50);
+    expect(performance.now() - began).toBeLessThan(15_000);
+    client.close();
+    await blocked;
+    // It is back, and one of them.
+    await cluster.leader();
+    expect((await statusOf(leader)).health).toBe("ok");
+  } finally {
+    await cluster.stop();
+  }
+}, 60_000);
+
 test("the same leader without that thread is voted out", async () => {
   const { elections } = await blockLeader({ inProcess: true });
   expect(elections).toBeGreaterThan(0);

@@ -41,6 +41,10 @@ export function hostConsensus(port: HostPort, disk: Disk): void {
   };
 }
 
+/** How often a leader looks whether its store's thread is there, and how long that may say nothing before another should lead. */
+const LOOK_MS = 2000;
+const STALL_MS = 6000;
+
 class Host {
   readonly #channel: Channel<ToStore>;
   readonly #disk: Disk;
@@ -49,6 +53,10 @@ class Host {
   #transport: TcpTransport | undefined;
   #opened: OpenLog | undefined;
   #consensus: Consensus | undefined;
+  readonly #log = postedLog((message) => this.#channel.send(message));
+  #looking: ReturnType<typeof setInterval> | undefined;
+  /** The store's thread was asked whether it is there, and has not answered since. */
+  #pingedAt: number | undefined;
 
   constructor(channel: Channel<ToStore>, disk: Disk) {
     this.#channel = channel;
@@ -100,7 +108,7 @@ class Host {
       disk: this.#disk,
       clock: systemClock,
       random: systemRandom,
-      log: postedLog((message) => this.#channel.send(message)),
+      log: this.#log,
     };
     const { clusterId, secret, hostname, port, tls, limits, admitsStrangers = false } = listen;
     const listening = openTcpTransport({
@@ -130,6 +138,7 @@ class Host {
     const started = await sendable(this.#directory, () =>
       opened.start(this.#machine, replayed, (consensus) => {
         this.#consensus = consensus;
+        this.#looking = setInterval(() => this.#lookAtStore(), LOOK_MS);
         this.#channel.send({ type: "started", result: ok(this.#machine.attach(consensus)) });
       }),
     );
@@ -168,8 +177,31 @@ class Host {
     }
   }
 
+  /**
+   * A leader whose store is stuck serves nobody, while its heartbeats keep the others from electing another: after a pause that
+   * no garbage collection takes, it hands over.
+   */
+  #lookAtStore(): void {
+    if (this.#consensus?.status().role !== "leader") {
+      this.#pingedAt = undefined;
+      return;
+    }
+    const now = systemClock.monotonicMs();
+    if (this.#pingedAt === undefined) {
+      this.#pingedAt = now;
+      const answered = () => {
+        this.#pingedAt = undefined;
+      };
+      this.#machine.ping().then(answered, answered);
+    } else if (now - this.#pingedAt >= STALL_MS) {
+      this.#log.warn("raft.store_stalled", { ms: Math.round(now - this.#pingedAt) });
+      void this.#consensus.transferLeadership();
+    }
+  }
+
   /** In the order in which they rest on each other. What the machine still has to say is heard meanwhile. */
   async #close(): Promise<void> {
+    clearInterval(this.#looking);
     await this.#consensus?.close();
     await this.#opened?.close();
     await this.#transport?.close();

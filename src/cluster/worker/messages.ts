@@ -76,6 +76,8 @@ export type MachineCalls = {
   readonly verify: { readonly ask: string; readonly answer: Result<SnapshotPoint, string> };
   readonly snapshot: { readonly ask: SnapshotPoint; readonly answer: Result<StoredSnapshot, string> };
   readonly digest: { readonly ask: undefined; readonly answer: number };
+  /** Whether the store's thread is there. */
+  readonly ping: { readonly ask: undefined; readonly answer: undefined };
   readonly answer: { readonly ask: { readonly from: PeerId; readonly body: Uint8Array }; readonly answer: Uint8Array };
 };
 

@@ -325,6 +325,9 @@ class RemoteConsensus implements Consensus, OpenLog, Listener {
       return;
     }
     switch (question.call) {
+      case "ping":
+        reply(channel, id, Promise.resolve(undefined));
+        return;
       case "install":
         reply(channel, id, this.#install(machine, question.ask));
         return;

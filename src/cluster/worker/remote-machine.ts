@@ -100,6 +100,10 @@ export class RemoteMachine implements StateMachine {
   digest(): Promise<number> {
     return this.#questions.ask("digest", undefined);
   }
+  /** Resolves once the store's thread has come to hear it. */
+  ping(): Promise<undefined> {
+    return this.#questions.ask("ping", undefined);
+  }
   answer(from: PeerId, body: Uint8Array): Promise<Uint8Array> {
     const own = alone(body);
     return this.#questions.ask("answer", { from, body: own }, own.buffer);
