@@ -5,6 +5,7 @@ import { silentLog } from "../lib/log.ts";
 import { seededRandom } from "../lib/random.ts";
 import { ok } from "../lib/result.ts";
 import { defineTable, put, type Store } from "../model/store.ts";
+import { HISTORY_BYTES_MAX } from "./kv/history.ts";
 import type { KeyValueStore } from "./kv/key-value-store.ts";
 import { SegmentLog } from "./kv/log/segment-log.ts";
 import { MemoryDisk } from "./kv/memory-disk.ts";
@@ -153,6 +154,18 @@ test("a watcher that falls behind is told so, and one that keeps up is not", asy
   await store.close();
 });
 
+test("a watcher that falls behind large values is told so, however few they are", async () => {
+  const store = await opened({ ...optionsWith(new MemoryDisk(), new TestClock(), { tables: [notes] }) });
+  const text = "x".repeat(1_000_000);
+  const held = Math.floor(HISTORY_BYTES_MAX / text.length);
+  for (let n = 0; n < held + 3; n++) await write(store, note("a", text));
+  const late = store.watch([notes], { fromRevision: 0 })[Symbol.asyncIterator]();
+  const { value } = await late.next();
+  // Beside the text, a command has a few bytes.
+  expect(value).toMatchObject({ kind: "compacted", revision: 3 });
+  await store.close();
+});
+
 test("snapshots written under load bound the log, and nothing is lost between them", async () => {
   const disk = new MemoryDisk();
   const options = optionsWith(disk, new TestClock(), { tables: [notes], segmentBytes: 16384 });
@@ -207,6 +220,24 @@ test("a table's new version migrates what is stored; an older Hive refuses it; u
   const third = await opened(optionsWith(disk, clock, { tables: [longer, other] }));
   expect(third.read().get(other, "o")?.text).toBe("kept");
   await third.close();
+});
+
+test("a long log is replayed without its indexes, which are made once at the end", async () => {
+  let made = 0;
+  const byText = (note: Note) => {
+    made++;
+    return note.text;
+  };
+  const indexed = defineTable({ ...notes, indexes: { byText } });
+  const options = optionsWith(new MemoryDisk(), new TestClock(), { tables: [indexed] });
+  const first = await opened(options);
+  for (let n = 0; n < 100; n++) await write(first, put(indexed, { id: `n${n % 10}`, text: `${n}` }));
+  await first.close();
+  made = 0;
+  const second = await opened(options);
+  expect(made).toBe(10);
+  expect(second.read().lookup(indexed, "byText", "95")).toEqual([{ id: "n5", text: "95" }]);
+  await second.close();
 });
 
 test("recovered records are those that were live: same data, same order, same revisions", async () => {

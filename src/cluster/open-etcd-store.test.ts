@@ -15,6 +15,7 @@ import {
   type Store,
   type Write,
 } from "../model/store.ts";
+import { COMMIT_BYTES_MAX } from "./etcd/committer.ts";
 import { afterPrefix, bytes } from "./etcd/gateway-json.ts";
 import { MemoryDisk } from "./kv/memory-disk.ts";
 import { type EtcdStoreOptions, openEtcdStore } from "./open-etcd-store.ts";
@@ -196,6 +197,25 @@ test("a staged commit whose writer is gone is seen, and settled by whoever write
   expect(counted).toMatchObject({ count: "300" });
 });
 
+test("a watcher is told the revision that wrote each record, also where several decisions were committed together", async () => {
+  const cloud = freshCloud();
+  const [writer, other] = [await opened(cloud, [notes]), await opened(cloud, [notes])];
+  const watching = other.watch([notes], { fromRevision: 0 })[Symbol.asyncIterator]();
+  await Promise.all(["x", "y", "z"].map((id) => write(writer, note(id))));
+  const { value: event } = await watching.next();
+  if (event?.kind !== "changes") throw new Error("no changes");
+  const told = changesOf(event.changes, notes).map(({ key, modRevision }) => [key, modRevision]);
+  expect(told).toEqual([
+    ["x", 1],
+    ["y", 2],
+    ["z", 3],
+  ]);
+  const { modRevision } = present(other.read().stamp(notes, "x"), "the record is there");
+  expect(modRevision).toBe(1);
+  await writer.close();
+  await other.close();
+});
+
 const drafts = defineTable({ name: "drafts", version: 1, key: (draft: Note) => draft.id, pastMax: 3 });
 const draft = (id: string, text: string, lease?: LeaseId, successor?: string) =>
   put(
@@ -336,6 +356,20 @@ test("a staged commit with pasts and successors is whole for who hears it, and f
   expect(await keysUnder(`${cloud}/staged/`)).toEqual([]);
   expect(await keysUnder(`${cloud}/successors/`)).toEqual([]);
   expect(await keysUnder(`${cloud}/past/drafts/large/`)).toEqual(["3", "4", "5"]);
+}, 60_000);
+
+test("a transaction is refused that writes little, and with the past of what it replaces too much", async () => {
+  const store = await opened(freshCloud(), [drafts]);
+  const text = "x".repeat(1_000_000);
+  const ids = Array.from({ length: COMMIT_BYTES_MAX / text.length + 1 }, (_, n) => `d${n}`);
+  for (const id of ids) await write(store, draft(id, text));
+  const { revision } = store.read();
+  const done = await store.transact(() => ok({ writes: ids.map((id) => draft(id, "")), value: 0 }));
+  expect(done).toMatchObject({ ok: false, error: { reason: "too-large" } });
+  expect(store.read().revision).toBe(revision);
+  await write(store, ...ids.slice(0, 2).map((id) => draft(id, "")));
+  expect(store.read().past(drafts, "d0")).toHaveLength(1);
+  await store.close();
 }, 60_000);
 
 test("many records on one lease give way to their successors in one commit, pasts and all", async () => {

@@ -16,7 +16,7 @@ import { isSegmentName } from "./kv/log/segment-files.ts";
 import { advance, emptyReplicated } from "./kv/replicated.ts";
 import { ReplicatedStore } from "./kv/replicated-store.ts";
 import { type Restored, restore } from "./kv/restore.ts";
-import { NewerFormat, type Schema, schemaOf } from "./kv/schema.ts";
+import { NewerFormat, type Schema, schemaOf, unindexed } from "./kv/schema.ts";
 import { scan } from "./kv/sorted-map.ts";
 import { storeError } from "./kv/store-errors.ts";
 import { typedStore } from "./kv/typed-store.ts";
@@ -248,7 +248,7 @@ function replay(
       const next = advance(replaySchema, ledger.now, decodeCommand(schema, entry.data));
       assert(next.state.revision >= ledger.now.state.revision, "revisions never go back");
       ledger.add(entry, next);
-      if (next.changes.length > 0) history.record(next.state.revision, next.changes);
+      if (next.changes.length > 0) history.record(next.state.revision, next.changes, entry.data.length);
     } catch (error) {
       if (error instanceof NewerFormat) return fail(newerRecords(directory, error.message));
       throw error;
@@ -264,12 +264,6 @@ function replay(
 
 /** A replay is long when its log has more than this part of the snapshot's bytes: making all indexes costs by their number. */
 const LONG_REPLAY_FACTOR = 4;
-
-/** The same tables, none of them indexed; what hangs on leases is. */
-const unindexed = (schema: Schema): Schema => ({
-  ...schema,
-  spaces: new Map([...schema.spaces].map(([name, space]) => [name, { ...space, indexes: [] }])),
-});
 
 /** A node that is alone needs only its disk to lead. If that is full, it can't, and serves reads until there is space. */
 async function untilItLeads(

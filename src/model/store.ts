@@ -80,21 +80,29 @@ export type Write =
       readonly record: object;
       readonly lease?: LeaseId;
       readonly successor?: object;
+      readonly restores?: true;
     }
   | { readonly kind: "remove"; readonly table: AnyTable; readonly key: string };
+
+/** What hangs on a lease restores nothing. */
+type PutHow<R> =
+  | { readonly lease?: LeaseId; readonly successor?: R; readonly restores?: never }
+  | { readonly lease?: never; readonly successor?: never; readonly restores: true };
 
 /**
  * Creates or replaces a record. With `lease`, it vanishes when the lease ends, or its `successor` (of the same key, on no
  * lease) takes its place; without, it is attached to none (also when the record that it replaces was). A record on a lease is
- * meant to pass: it is never kept as another's past. A later write of the same key in one transaction wins.
+ * meant to pass: it is never kept as another's past. One that `restores` is the newest again that hung on none (what it
+ * replaces, or what that one's past begins with), and is not kept beside itself. A later write of the same key in one
+ * transaction wins.
  */
 export function put<R extends object>(
   table: Table<R>,
   record: NoInfer<R>,
-  { lease, successor }: { readonly lease?: LeaseId; readonly successor?: NoInfer<R> } = {},
+  { lease, successor, restores }: PutHow<NoInfer<R>> = {},
 ): Write {
   const write = { kind: "put", table, key: table.key(record), record } as const;
-  if (lease === undefined) return write;
+  if (lease === undefined) return restores ? { ...write, restores } : write;
   if (successor === undefined) return { ...write, lease };
   assert(table.key(successor) === write.key, "a successor has its record's key");
   return { ...write, lease, successor };
@@ -149,6 +157,8 @@ export interface Reader {
 export type Change = {
   readonly table: AnyTable;
   readonly key: string;
+  /** The revision that wrote `after`: over etcd, one event may tell of several. */
+  readonly modRevision?: Revision;
   /** The record until this revision; absent when it was created. */
   readonly before?: object;
   /** The record from this revision on; absent when it was removed. */
@@ -173,7 +183,12 @@ export type WatchOptions = {
   readonly concerns?: (key: string, after: object | undefined) => boolean;
 };
 
-export type TypedChange<R> = { readonly key: string; readonly before?: R; readonly after?: R };
+export type TypedChange<R> = {
+  readonly key: string;
+  readonly modRevision?: Revision;
+  readonly before?: R;
+  readonly after?: R;
+};
 
 /** The changes of one table, typed. */
 export function changesOf<R extends object>(changes: readonly Change[], table: Table<R>): readonly TypedChange<R>[] {

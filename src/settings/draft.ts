@@ -17,12 +17,16 @@ import {
 import { type LeaseId, put, type Reader, remove, type Write } from "../model/store.ts";
 import { settings } from "../model/tables.ts";
 import { clusterRefusal } from "./cluster-settings.ts";
-import { countSettings } from "./current.ts";
 
 /** Who writes, and when: milliseconds since the epoch. */
 export interface Author {
   readonly by: string;
   readonly now: number;
+  /**
+   * Whether no more keys are taken. Not told by the draft's state: a count is of all keys, so that elsewhere than on the leader
+   * any two who make one would conflict. The bound is not exact.
+   */
+  isFull?(): boolean;
 }
 
 /** When a value ends: never, when it would have ended anyway, or in so many milliseconds. */
@@ -93,7 +97,7 @@ export class Draft {
     if (!isSettingKey(key)) return refusal("invalid", SETTING_KEY_RULE);
     const unfit = clusterRefusal(key, value);
     if (unfit !== undefined) return refusal("invalid", unfit);
-    if (!before && countSettings(this.state) >= SETTINGS_MAX) {
+    if (!before && this.#author.isFull?.()) {
       return refusal("full", `There are ${SETTINGS_MAX} settings, and no more are taken.`);
     }
     return undefined;
@@ -137,8 +141,17 @@ export class Draft {
     const made = this.#expires(expiry);
     if (made === "lacking") return LACKS_LEASE;
     const { expires: _, ...rest } = before;
-    this.#write({ ...rest, ...(made && { expires: made }) }, before);
+    if (made) this.#write({ ...rest, expires: made }, before);
+    else this.#write(rest, before, this.#wasLasting(before));
     return ok(true);
+  }
+
+  /** Whether this version once had no end: then it is remembered as such, and its like would push another out of the past. */
+  #wasLasting({ key, version }: SettingRecord): boolean {
+    const newest = this.state.get(settings, key);
+    const hasEnd = newest && !isRemoval(newest) && newest.expires;
+    const lasting = hasEnd ? this.state.past(settings, key)[0]?.record : newest;
+    return lasting?.version === version;
   }
 
   /** Forgets a key that is gone, with its past. Nothing happens when it was there again since. */
@@ -147,13 +160,13 @@ export class Draft {
     if (newest && isRemoval(newest) && newest.version === version) this.#writes.push(remove(settings, key));
   }
 
-  #write(record: SettingRecord, before: SettingRecord | undefined): void {
+  #write(record: SettingRecord, before: SettingRecord | undefined, restores = false): void {
     const { key, version, expires } = record;
     if (before?.expires && before.expires !== expires) this.#release(before);
     this.#changed ??= new Map();
     this.#changed.set(key, record);
     if (!expires) {
-      this.#writes.push(put(settings, record));
+      this.#writes.push(restores ? put(settings, record, { restores }) : put(settings, record));
       return;
     }
     const { at, lease } = expires;

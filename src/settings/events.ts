@@ -8,16 +8,17 @@ import { settings } from "../model/tables.ts";
  * is gone without a word has expired: whoever deletes a key leaves its removal.
  */
 export type SettingEvent = { readonly revision: Revision; readonly key: string } & (
-  | { readonly event: "set" | "expire" | "persist"; readonly setting: SettingRecord }
+  | { readonly event: "set" | "expire" | "persist"; readonly setting: SettingRecord; readonly modRevision: Revision }
   | { readonly event: "deleted" | "expired"; readonly before: SettingRecord }
 );
 
 /** The events of one commit, in key order. Pure. */
 export function eventsOf(revision: Revision, changes: readonly Change[]): readonly SettingEvent[] {
   const events: SettingEvent[] = [];
-  for (const { key, before, after } of changesOf(changes, settings)) {
-    if (after && !isRemoval(after)) events.push({ revision, key, event: whatChanged(before, after), setting: after });
-    else if (before && !isRemoval(before)) events.push({ revision, key, event: after?.removed ?? "expired", before });
+  for (const { key, before, after, modRevision = revision } of changesOf(changes, settings)) {
+    if (after && !isRemoval(after)) {
+      events.push({ revision, key, event: whatChanged(before, after), setting: after, modRevision });
+    } else if (before && !isRemoval(before)) events.push({ revision, key, event: after?.removed ?? "expired", before });
   }
   return events;
 }

@@ -96,7 +96,9 @@ export class SettingsFeed {
 
   /** On one node, as its leader; where that changes meanwhile, done twice is done once. */
   #tidy(): void {
-    if (this.#settings.store.status().role === "follower") return;
+    const { role, term } = this.#settings.store.status();
+    // Only where there are leaders: over etcd all nodes are alike.
+    if (role === "follower" && term !== undefined) return;
     this.#tidying ??= this.#forgetLongestGone().finally(() => {
       this.#tidying = undefined;
     });
@@ -137,7 +139,7 @@ export function differences(before: Reader, after: Reader): readonly SettingEven
     const { key } = setting;
     const known = before.get(settingsTable, key);
     if (known === setting || (known && JSON.stringify(known) === JSON.stringify(setting))) continue;
-    events.push({ revision, key, event: "set", setting });
+    events.push({ revision, key, event: "set", setting, modRevision: after.stamp(settingsTable, key)!.modRevision });
   }
   for (const known of before.all(settingsTable)) {
     const { key } = known;

@@ -1,6 +1,12 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { CONFIG, SettingsWorld, USER } from "../../test/support/settings-world.ts";
-import { jsonLog } from "../lib/log.ts";
+import { MemoryDisk } from "../cluster/kv/memory-disk.ts";
+import { memoryNetwork } from "../cluster/node/memory-transport.ts";
+import { openRaftStore } from "../cluster/open-raft-store.ts";
+import { configurationOf } from "../cluster/raft/configuration.ts";
+import { systemClock } from "../lib/clock.ts";
+import { jsonLog, silentLog } from "../lib/log.ts";
+import { systemRandom } from "../lib/random.ts";
 import { fail, ok, type Result } from "../lib/result.ts";
 import { ABSENT_KEYS_MAX, VERSIONS_KEPT } from "../model/settings.ts";
 import type { Store, StoreError } from "../model/store.ts";
@@ -8,9 +14,10 @@ import { put } from "../model/store.ts";
 import { settings } from "../model/tables.ts";
 import { connectionsMax, describeClusterSettings, logLevel } from "./cluster-settings.ts";
 import { countGone } from "./current.ts";
+import type { Draft } from "./draft.ts";
 import type { SettingEvent } from "./events.ts";
 import { differences } from "./feed.ts";
-import { SharedBarrier } from "./settings.ts";
+import { LEASES_MAX, Settings, SharedBarrier } from "./settings.ts";
 import { deleteSetting, getSetting, historyOf, listSettings, setSetting, watchSettings } from "./views.ts";
 
 let world: SettingsWorld;
@@ -47,6 +54,25 @@ describe("versions", () => {
     for (let n = 1; n <= 25; n++) await set("k", String(n));
     expect(past("k")).toBe("25=25 24=24 23=23 22=22 21=21 20=20 19=19 18=18 17=17 16=16");
     expect(world.store.read().past(settings, "k")).toHaveLength(VERSIONS_KEPT - 1);
+  });
+
+  test("are pushed out by no end that is given to a key and taken from it again", async () => {
+    for (const value of ["a", "b", "c"]) await set("k", value);
+    const expire = (draft: Draft) => draft.expire("k", { ttlMs: 60_000 });
+    const persist = (draft: Draft) => draft.expire("k", "never");
+    for (let n = 0; n < 9; n++) {
+      await world.settings.write(USER, expire, [60_000]);
+      await world.settings.write(USER, persist);
+      await world.settings.write(USER, (draft) => [expire(draft), persist(draft)], [60_000]);
+    }
+    expect(past("k")).toBe("3=c 2=b 1=a");
+    expect(world.store.read().past(settings, "k")).toHaveLength(2);
+    expect(get("k")).not.toHaveProperty("expiresAt");
+    // One that was never without an end has none before it.
+    await set("k", "d", { ttlSeconds: 60 });
+    await world.settings.write(USER, persist);
+    expect(past("k")).toBe("4=d 3=c 2=b 1=a");
+    expect(world.store.read().past(settings, "k")).toHaveLength(3);
   });
 
   test("of keys whose names begin alike are told apart", async () => {
@@ -182,6 +208,78 @@ describe("a time to live", () => {
   });
 });
 
+test("a write that may have been made, as far as its store knows, lasts as long as it says", async () => {
+  let isUnsure = false;
+  const unsure = await SettingsWorld.open(
+    undefined,
+    (store): Store => ({
+      ...store,
+      async transact(decide) {
+        const done = await store.transact(decide);
+        if (!done.ok || !isUnsure) return done;
+        return fail({ kind: "store", reason: "unavailable", message: "Outcome unknown." });
+      },
+    }),
+  );
+  isUnsure = true;
+  const lock = { key: "lock", value: { value: "mine" }, ttlSeconds: 60 };
+  expect(message(await setSetting(unsure.settings, USER, lock))).toBe("Outcome unknown.");
+  await Bun.sleep(1);
+  expect(getSetting(unsure.store.read(), "lock")?.value).toBe("mine");
+  await unsure.pass(60_001);
+  while (getSetting(unsure.store.read(), "lock")) await Bun.sleep(1);
+  await unsure.close();
+});
+
+test("no more leases are granted than the bound, however many ask at once", async () => {
+  const nearlyFull = await SettingsWorld.open(
+    undefined,
+    (store): Store => ({
+      ...store,
+      status: () => ({ ...store.status(), leases: store.status().leases + LEASES_MAX - 10 }),
+    }),
+  );
+  const ttls = Array.from({ length: 4 }, () => 60_000);
+  const writing = (_: unknown, n: number) =>
+    nearlyFull.settings.write(
+      USER,
+      (draft) => {
+        for (const [i, ttlMs] of ttls.entries()) draft.set(`k${n}-${i}`, { value: "" }, { ttlMs });
+      },
+      ttls,
+    );
+  const done = await Promise.all(Array.from({ length: 5 }, writing));
+  expect(done.map((one) => (one.ok ? "ok" : one.error.reason))).toEqual(["ok", "ok", "busy", "busy", "busy"]);
+  expect(nearlyFull.store.status().leases).toBe(LEASES_MAX - 2);
+  // What was asked for and is granted counts once.
+  expect((await nearlyFull.settings.write(USER, () => undefined, [60_000, 60_000])).ok).toBe(true);
+  await nearlyFull.close();
+});
+
+test("new keys that are made at once, through a follower, do not stand in each other's way", async () => {
+  const network = memoryNetwork();
+  const ids = ["a", "b", "c"];
+  const nodes = await Promise.all(
+    ids.map(async (id) => {
+      const cluster = { id, configuration: configurationOf(ids), transport: network.transport(id) };
+      const common = { clock: systemClock, random: systemRandom, log: silentLog, cluster };
+      const opened = await openRaftStore({ directory: "/s", tables: [settings], disk: new MemoryDisk(), ...common });
+      if (!opened.ok) throw new Error(opened.error.message);
+      return opened.value.store;
+    }),
+  );
+  const leads = (store: Store) => store.status().role === "leader";
+  while (!nodes.some(leads)) await Bun.sleep(5);
+  const service = new Settings(nodes.find((store) => !leads(store))!, systemClock);
+  const keys = Array.from({ length: 150 }, (_, n) => `k${n}`);
+  const done = await Promise.all(
+    keys.map((key) => setSetting(service, USER, { key, value: { value: "v" }, ifVersion: 0 })),
+  );
+  expect(done.filter(({ ok }) => !ok)).toEqual([]);
+  expect(service.count()).toBe(keys.length);
+  await Promise.all(nodes.map((store) => store.close()));
+});
+
 describe("what is refused", () => {
   test.each([
     ["a key with a space", "a b"],
@@ -208,7 +306,20 @@ describe("what is refused", () => {
   });
 });
 
-test("the past of keys that are gone is forgotten, the longest gone first", async () => {
+/** As over etcd. */
+const allAlike = (store: Store): Store => ({
+  ...store,
+  status: () => {
+    const { term: _, leader: __, ...status } = store.status();
+    return { ...status, role: "follower" };
+  },
+});
+test.each<[string, (store: Store) => Store]>([
+  ["by the node that leads", (store) => store],
+  ["by any, where all are alike", allAlike],
+])("the past of keys that are gone is forgotten, the longest gone first, %s", async (_, wrap) => {
+  await world.close();
+  world = await SettingsWorld.open(undefined, wrap);
   await set("early", "x");
   await del("early");
   // As if so many had been deleted after it.
@@ -252,9 +363,11 @@ describe("a key that is gone", () => {
     await set("k", "c", { ttlSeconds: 10 });
     expect(past("k")).toBe("3=c 1=a");
     await world.pass(10_001);
+    while (get("k")) await Bun.sleep(1);
     expect(past("k")).toBe("4! 1=a");
     await set("k", "d", { ttlSeconds: 10 });
     await world.pass(10_001);
+    while (get("k")) await Bun.sleep(1);
     expect(past("k")).toBe("6! 4! 1=a");
     const expired = historyOf(world.store.read(), "k")[0];
     expect(expired).toMatchObject({ removed: "expired", by: "hive", at: "2026-01-01T00:00:20.001Z" });
@@ -436,6 +549,24 @@ describe("a watch", () => {
     }
     expect(taken).toEqual(["at @1", "compacted @3", "set a@3", "set b@3", "set c@3", "at @3", "set b@4"]);
     await forgetful.close();
+  });
+
+  test("names the revision that wrote a setting, also where the store tells several at once", async () => {
+    const behind = await SettingsWorld.open(undefined, (store) => ({
+      ...store,
+      watch: async function* (tables, options) {
+        for await (const event of store.watch(tables, options)) yield { ...event, revision: event.revision + 7 };
+      },
+    }));
+    const stopping = new AbortController();
+    await setSetting(behind.settings, USER, { key: "a", value: { value: "v" } });
+    for await (const line of watchSettings(behind.settings, { fromRevision: 0, signal: stopping.signal })) {
+      if (line.event !== "set") continue;
+      expect(line).toMatchObject({ revision: 8, key: "a", modRevision: 1 });
+      stopping.abort();
+    }
+    expect(stopping.signal.aborted).toBe(true);
+    await behind.close();
   });
 
   test("tells now and then how far it is, where nothing concerns it", async () => {

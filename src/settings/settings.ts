@@ -2,6 +2,7 @@
 import type { Clock } from "../lib/clock.ts";
 import { fail, ok, type Result } from "../lib/result.ts";
 import { DAY_MS } from "../lib/units.ts";
+import { SETTINGS_MAX } from "../model/settings.ts";
 import type { LeaseId, Reader, Store, StoreError } from "../model/store.ts";
 import { countSettings } from "./current.ts";
 import { Draft, type GrantedLease } from "./draft.ts";
@@ -19,6 +20,9 @@ export class Settings {
   readonly store: Store;
   readonly #clock: Clock;
   readonly #barrier: SharedBarrier;
+  readonly #isFull = (): boolean => this.count() >= SETTINGS_MAX;
+  /** Leases that were asked for: the store's count does not show them yet. */
+  #granting = 0;
 
   constructor(store: Store, clock: Clock) {
     this.store = store;
@@ -46,7 +50,7 @@ export class Settings {
    * more than once. A write that is to expire needs a lease: say in `ttls` which are foreseen, and it is decided once only.
    */
   async write<T>(by: string, work: (draft: Draft) => T, ttls: readonly number[] = []): Promise<Result<T, StoreError>> {
-    const author = { by, now: this.#clock.now() };
+    const author = { by, now: this.#clock.now(), isFull: this.#isFull };
     let leases: readonly GrantedLease[] = [];
     let lacking = ttls;
     for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
@@ -72,7 +76,8 @@ export class Settings {
       }
       const { error } = done;
       if (error.kind === "store") {
-        this.#revoke(leases.map(({ lease }) => lease));
+        // What may have been written after all hangs on them, and is to last as long as it says.
+        if (NOT_MADE.has(error.reason)) this.#revoke(leases.map(({ lease }) => lease));
         return fail(error);
       }
       lacking = last?.lacking ?? [];
@@ -82,12 +87,14 @@ export class Settings {
   }
 
   async #grant(ttls: readonly number[]): Promise<Result<readonly GrantedLease[], StoreError>> {
-    if (this.store.status().leases + ttls.length > LEASES_MAX) {
+    if (this.store.status().leases + this.#granting + ttls.length > LEASES_MAX) {
       return fail(busy(`${LEASES_MAX} keys or so expire already, and no more can; set this one without an end.`));
     }
+    this.#granting += ttls.length;
     const granted = await Promise.all(
       ttls.map(async (ttlMs) => ({ ttlMs, granted: await this.store.grantLease(Math.max(ttlMs, LEASE_MS_MIN)) })),
     );
+    this.#granting -= ttls.length;
     const leases = granted.flatMap(({ ttlMs, granted: lease }) => (lease.ok ? [{ ttlMs, lease: lease.value }] : []));
     const failed = granted.find((one) => !one.granted.ok)?.granted;
     if (!failed || failed.ok) return ok(leases);
@@ -101,6 +108,8 @@ export class Settings {
   }
 }
 
+/** Nothing was written, and a lease can still be ended. */
+const NOT_MADE: ReadonlySet<StoreError["reason"]> = new Set(["too-large", "busy", "no-lease"]);
 const LACKS_LEASES = { kind: "lacks-leases" } as const;
 
 const busy = (message: string): StoreError => ({ kind: "store", reason: "busy", message });

@@ -232,6 +232,6 @@ export async function* watchSettings(
 function lineOf(event: SettingEvent): WatchLine {
   const { revision, key } = event;
   return "setting" in event
-    ? { event: event.event, revision, ...viewOf(event.setting, revision) }
+    ? { event: event.event, revision, ...viewOf(event.setting, event.modRevision) }
     : { event: event.event, revision, key, version: event.before.version + 1 };
 }

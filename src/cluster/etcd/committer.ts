@@ -1,5 +1,5 @@
 import { fail, type Result } from "../../lib/result.ts";
-import type { StoreError } from "../../model/store.ts";
+import { type StoreError, TRANSACTION_BYTES_MAX } from "../../model/store.ts";
 import { type Commit, Draft, type Effect } from "./draft.ts";
 import { BACKOFF_MS_MAX, BACKOFF_MS_MIN, type EtcdParts, type Follower } from "./follower.ts";
 import { afterPrefix, bytes, compareValue, type RequestOperation } from "./gateway-json.ts";
@@ -19,6 +19,8 @@ const SETTLING_MS = 1000;
 /** A transaction that met conflicts so often is refused as `busy`. */
 const ATTEMPTS_MAX = 100;
 const PENDING_MAX = 16_384;
+/** Of what one transaction writes, with the earlier values that are kept of what it replaces. */
+export const COMMIT_BYTES_MAX = 3 * TRANSACTION_BYTES_MAX;
 /** Decisions that one commit carries at most, those that write nothing included. */
 const MEMBERS_MAX = 1000;
 
@@ -198,8 +200,11 @@ export class Committer {
         const { effect, answer } = proposal.decide(draft);
         // It will be made again, on the state after this commit.
         if (effect && members.length > 0 && !draft.fits(effect)) break;
-        if (effect) draft.add(effect);
-        members.push({ proposal, answer });
+        if (effect?.kind === "write" && draft.bytesOf(effect) > COMMIT_BYTES_MAX) proposal.refuse(tooLarge);
+        else {
+          if (effect) draft.add(effect);
+          members.push({ proposal, answer });
+        }
       } catch (defect) {
         proposal.reject(defect);
       }
@@ -292,7 +297,7 @@ export class Committer {
     }
     const sequence = ++this.#sequence;
     const { revision } = base.state;
-    const head = makeHead({ revision, previous: base.position, writer: this.#parts.writer, sequence, rows: 0 });
+    const head = makeHead(base, { revision, writer: this.#parts.writer, sequence, rows: 0 });
     const all = { key: bytes(this.#parts.prefix + STAGED), range_end: bytes(afterPrefix(this.#parts.prefix + STAGED)) };
     const sent = await this.#send(base, [
       this.#writing({ key: HEAD_KEY, text: head.text }),
@@ -347,6 +352,10 @@ export class Committer {
 
 const busy = (message: string): StoreError => storeError("busy", message);
 const unseen = storeError("unavailable", "What etcd committed meanwhile was compacted before it was seen here.");
+const tooLarge = storeError(
+  "too-large",
+  `With the past of the records that it replaces, a transaction is larger than ${COMMIT_BYTES_MAX} bytes.`,
+);
 const uncertain = (error: StoreError): StoreError => ({
   ...error,
   message: `${error.message} The transaction may have been committed or not.`,

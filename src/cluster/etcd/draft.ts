@@ -73,12 +73,20 @@ export class Draft {
     return this.#rows + rows <= ROWS_MAX && this.#bytes + bytes <= ROW_BYTES_MAX;
   }
 
+  /**
+   * How much a commit of this effect alone writes at most, in bytes: also what is beside the records, such as their past.
+   * @throws what an index function throws
+   */
+  bytesOf(effect: Effect): number {
+    return this.#try(effect).bytes;
+  }
+
   /** @throws what an index function throws; the draft is then as it was */
   add(effect: Effect): void {
     const { state, changes, rows, bytes } = this.#try(effect);
     this.#tried = undefined;
     this.#state = state;
-    if (changes.length > 0) this.#events.push({ revision: state.revision, changes });
+    if (changes.length > 0) this.#events.push({ revision: state.revision, changes, bytes });
     for (const { key } of changes) this.#keys.add(key);
     if (effect.kind !== "write") this.#leases.add(effect.lease);
     this.#rows += rows;
@@ -146,9 +154,8 @@ export class Commit {
 
   /** The head that commits it. */
   head(writer: string, sequence: number, staged?: Head["staged"]): Head {
-    return makeHead({
+    return makeHead(this.base, {
       revision: this.#state.revision,
-      previous: this.base.position,
       writer,
       sequence,
       rows: this.rows.length,

@@ -113,7 +113,7 @@ export class Follower {
     const { head, state } = replica;
     if (replica.unsettled.length > 0) this.#unsettledSinceMs = this.#parts.clock.monotonicMs();
     if (head?.writer === this.#parts.writer) this.#committed = Math.max(this.#committed, head.sequence);
-    if (events) for (const { revision, changes } of events) this.history.record(revision, changes);
+    if (events) for (const { revision, changes, bytes } of events) this.history.record(revision, changes, bytes);
     else {
       this.#loadedRevision = state.revision;
       if (state.revision > before.state.revision) this.history.restartAfter(state.revision);

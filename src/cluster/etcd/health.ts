@@ -85,7 +85,16 @@ export const restored = storeError(
   "failed",
   "Etcd's data has gone back: it was restored from a backup, or made anew. Restart Hive to begin from what it holds now.",
 );
-export const brokenBy = ({ kind, message }: Trouble): StoreError =>
-  kind === "newer"
-    ? storeError("newer", `The store in etcd was written by a later version of Hive: ${message}. Start that version.`)
-    : storeError("corrupt", `The store in etcd is damaged: ${message}. Restore etcd from a backup.`);
+export function brokenBy({ kind, message }: Trouble): StoreError {
+  switch (kind) {
+    case "restored":
+      return restored;
+    case "newer":
+      return storeError(
+        "newer",
+        `The store in etcd was written by a later version of Hive: ${message}. Start that version.`,
+      );
+    default:
+      return storeError("corrupt", `The store in etcd is damaged: ${message}. Restore etcd from a backup.`);
+  }
+}

@@ -38,6 +38,11 @@ const head = z.object({
   revision: natural,
   /** The etcd revision of the head before: the commits form a chain, in which a missing one shows. */
   previous: natural,
+  /**
+   * CRC-32 of that head's text: an etcd that was put back comes to the same revisions again, with other commits. Absent where
+   * there was none, and in heads of earlier versions of Hive.
+   */
+  previousCrc: natural.optional(),
   /** Whose commit it is, and that writer's number for it: so a writer that heard no answer knows its own. */
   writer: z.string().max(64),
   sequence: natural,
@@ -92,7 +97,20 @@ export function rowsBeside(key: string, before: KeyValue | undefined, after: Key
 }
 const NO_PAST: readonly PastValue[] = [];
 
-export const makeHead = (fields: z.infer<typeof head>): Head => ({ ...fields, text: JSON.stringify(fields) });
+/** The head of a commit that is made on another, which is at an etcd revision. */
+export function makeHead(
+  previous: { readonly head: Head | undefined; readonly position: number },
+  fields: Omit<z.infer<typeof head>, "previous" | "previousCrc">,
+): Head {
+  const chained = {
+    ...fields,
+    previous: previous.position,
+    ...(previous.head && { previousCrc: crcOf(previous.head) }),
+  };
+  return { ...chained, text: JSON.stringify(chained) };
+}
+/** Of a head's text, as the next one names it. */
+export const crcOf = ({ text }: Head): number => Bun.hash.crc32(text);
 export const chunkText = (rows: readonly Row[]): string =>
   `[${rows.map(({ key, text }) => `[${JSON.stringify(key)},${text ?? "null"}]`).join(",")}]`;
 

@@ -69,7 +69,7 @@ function commitTo(etcd: Etcd, commit: Commit, sequence: number): Replica {
 function settle(etcd: Etcd, replica: Replica, sequence: number): Replica {
   for (const rows of replica.unsettled) etcd.commit(rows);
   const { revision } = replica.state;
-  const head = makeHead({ revision, previous: replica.position, writer: "me", sequence, rows: 0 });
+  const head = makeHead(replica, { revision, writer: "me", sequence, rows: 0 });
   const gone = [...etcd.keys.keys()].filter((key) => key.startsWith("staged/"));
   const position = etcd.commit([{ key: HEAD_KEY, text: head.text }, ...gone.map((key) => ({ key, text: undefined }))]);
   return { ...replica, position, head, unsettled: [], staged: new Map() };
@@ -152,6 +152,7 @@ const arbitraryCommits = (() => {
     lease: fc.option(lease, { nil: undefined }),
     successor: fc.option(tag, { nil: undefined }),
     pastMax: fc.constantFrom(undefined, 1, 2, 3, 3),
+    restores: fc.constantFrom(undefined, undefined, true as const),
   });
   const effect = fc.oneof(
     {
@@ -179,9 +180,10 @@ function addDescribed(draft: Draft, described: Described): void {
   const there = (lease: LeaseId | undefined) => (lease && leases.has(lease) ? lease : undefined);
   if (described.kind === "put") {
     const byId = new Map(described.puts.map((one) => [one.id, one]));
-    const puts = [...byId.values()].map(({ id, tag, lease, successor, pastMax }) =>
+    const puts = [...byId.values()].map(({ id, tag, lease, successor, pastMax, restores }) =>
       put(id, tag, there(lease), {
         pastMax,
+        restores,
         ...(there(lease) && successor !== undefined && { successor: { id, tag: successor } }),
       }),
     );
@@ -538,6 +540,21 @@ test.each<[string, (etcd: Etcd) => void, Trouble["kind"], string]>([
   const followed = follow(schema, emptyReplica(schema), etcd.told[0]!);
   expect(followed).toMatchObject({ ok: false, error: { kind } });
   expect(!followed.ok && followed.error.message).toContain(part);
+});
+
+test("an etcd that was put back, and has gone on from there, is found out", () => {
+  const etcd = new Etcd();
+  const kept = commitTo(etcd, single(emptyReplica(schema), writing(put("a", "1"))), 1);
+  const lost = commitTo(etcd, single(kept, writing(put("a", "lost"))), 2);
+  etcd.revision = kept.position;
+  const other = commitTo(etcd, single(kept, writing(put("a", "instead"))), 3);
+  expect(other.position).toBe(lost.position);
+  commitTo(etcd, single(other, writing(put("b", "1"))), 4);
+  const [, , instead, next] = etcd.told;
+  expect(follow(schema, lost, next!)).toMatchObject({ ok: false, error: { kind: "restored" } });
+  // Who has not seen what was lost goes on.
+  const followed = follow(schema, kept, instead!);
+  expect(followed.ok && follow(schema, followed.value.replica, next!).ok).toBe(true);
 });
 
 test("keys that change without a head change nothing here", () => {

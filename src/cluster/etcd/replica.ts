@@ -17,6 +17,7 @@ import { Assembly } from "./assemble.ts";
 import type { EtcdRevision } from "./etcd-client.ts";
 import type { EtcdKeyValue } from "./gateway-json.ts";
 import {
+  crcOf,
   HEAD_KEY,
   type Head,
   isContent,
@@ -62,7 +63,12 @@ export type Delta = {
 const NOTHING: Delta = { entries: new Map(), renewed: new Map(), ended: [] };
 
 /** What a revision did. One commit makes several where several decisions were committed together. */
-export type RevisionChanges = { readonly revision: Revision; readonly changes: readonly KeyChange[] };
+export type RevisionChanges = {
+  readonly revision: Revision;
+  readonly changes: readonly KeyChange[];
+  /** Of what was written. */
+  readonly bytes: number;
+};
 export type Followed = {
   readonly replica: Replica;
   readonly events: readonly RevisionChanges[];
@@ -86,6 +92,12 @@ export function follow(
   if (head.previous !== replica.position) {
     return gap(`the commit after etcd revision ${replica.position} was made on ${head.previous}`);
   }
+  if (head.previousCrc !== undefined && replica.head && head.previousCrc !== crcOf(replica.head)) {
+    return fail({
+      kind: "restored",
+      message: `the commit after etcd revision ${replica.position} was made on another one of that revision`,
+    });
+  }
   const chunks = head.staged ? stagedChunks(replica, head.staged) : [rows.filter(({ key }) => isContent(key))];
   const content = chunks?.flat();
   if (content?.length !== head.rows) return gap(`the commit at etcd revision ${revision} came incomplete`);
@@ -100,19 +112,25 @@ export function follow(
   const { state, changes: done } = advance(schema, replica.state, head.revision, read.value);
   return ok({
     replica: after(replica, read.value, { state, head, position: revision, unsettled: head.staged ? chunks! : [] }),
-    events: eventsOf(replica.state.revision, head.revision, done),
+    events: eventsOf(replica.state.revision, head.revision, done, textLength(content)),
     delta: read.value,
   });
 }
 
 /** Seen from outside, all that a commit did happened at its last revision. */
-function eventsOf(from: Revision, to: Revision, changes: readonly KeyChange[]): readonly RevisionChanges[] {
+function eventsOf(
+  from: Revision,
+  to: Revision,
+  changes: readonly KeyChange[],
+  bytes: number,
+): readonly RevisionChanges[] {
   const events: RevisionChanges[] = [];
-  for (let revision = from + 1; revision <= to; revision++) {
-    events.push({ revision, changes: revision === to ? changes : [] });
-  }
+  for (let revision = from + 1; revision < to; revision++) events.push({ revision, changes: [], bytes: 0 });
+  if (from < to) events.push({ revision: to, changes, bytes });
   return events;
 }
+
+const textLength = (rows: readonly Row[]): number => rows.reduce((sum, { text }) => sum + (text?.length ?? 0), 0);
 
 /** The replica with a commit that was made on it. */
 export function after(

@@ -5,8 +5,9 @@ import { fail } from "../../lib/result.ts";
  *   gap      it has missed something; read everything anew
  *   damaged  etcd holds what no version of Hive writes
  *   newer    a later version of Hive wrote it
+ *   restored etcd was put back, and has gone on from there: what is here is not what it holds
  */
-export type Trouble = { readonly kind: "gap" | "damaged" | "newer"; readonly message: string };
+export type Trouble = { readonly kind: "gap" | "damaged" | "newer" | "restored"; readonly message: string };
 
 export const gap = (message: string) => fail<Trouble>({ kind: "gap", message });
 export const damaged = (key: string): Trouble => ({

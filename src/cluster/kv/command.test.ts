@@ -19,15 +19,16 @@ test("what is written into the log is read back as it was", () => {
     value: fc.jsonValue(),
     successor: optional(fc.jsonValue()),
     pastMax: optional(fc.nat(9)),
+    restores: optional(fc.constant(true as const)),
     isRemoval: fc.boolean(),
   });
   fc.assert(
     fc.property(fc.array(write, { minLength: 1, maxLength: 8 }), (writes) => {
-      const operations = writes.map(({ key, lease, value, successor, pastMax, isRemoval }, at) => {
+      const operations = writes.map(({ key, lease, value, successor, pastMax, restores, isRemoval }, at) => {
         const name = `rows/${key}-${at}`;
         if (isRemoval) return sealRemove(name);
         const next = successor === undefined ? undefined : { value: successor };
-        return sealed(sealPut(name, { value }, 3, { lease, pastMax, successor: next }));
+        return sealed(sealPut(name, { value }, 3, { lease, pastMax, restores, successor: next }));
       });
       const command = decodeCommand(schema, encodeWrites(operations));
       expect(command).toEqual({

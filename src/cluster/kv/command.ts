@@ -1,7 +1,8 @@
 /**
  * Commands as bytes in the log: JSON in UTF-8, an array whose first element says what it is.
  *   ["w", [operation, …], tag?]      a write; an operation is ["r", key] or
- *                                    ["p", key, format, lease | null, value, pastMax | null, successor?]; nulls may be left out
+ *                                    ["p", key, format, lease | null, value, pastMax | null, successor | null, restores | null];
+ *                                    nulls at its end may be left out, and `restores` is 1 (`Operation` says what it does)
  *   ["g", lease, ttlMs, tag?]        grants a lease
  *   ["x", lease, tag?]               ends a lease
  *   ["s"]                            registers a session
@@ -27,6 +28,7 @@ export type PutOptions = {
   readonly lease?: LeaseId | undefined;
   readonly successor?: object | undefined;
   readonly pastMax?: number | undefined;
+  readonly restores?: true | undefined;
   /** The value as JSON; kept for its past only. */
   readonly text?: string | undefined;
 };
@@ -40,7 +42,7 @@ export function sealPut(
   key: string,
   value: object,
   format: number,
-  { lease, successor, pastMax }: Omit<PutOptions, "text"> = {},
+  { lease, successor, pastMax, restores }: Omit<PutOptions, "text"> = {},
 ): Result<SealedOperation, StoreError> {
   if (key.length > KEY_LENGTH_MAX)
     return fail(tooLarge(`A key has ${key.length} characters, at most ${KEY_LENGTH_MAX} fit.`));
@@ -54,7 +56,7 @@ export function sealPut(
     }
   }
   const next = successorText === undefined ? undefined : deepFreeze<object>(JSON.parse(successorText));
-  const options = { lease, successor: next, pastMax, text: valueText };
+  const options = { lease, successor: next, pastMax, restores, text: valueText };
   const operation = putOf(key, deepFreeze<object>(JSON.parse(valueText)), format, options);
   return ok({ operation, text: putText(operation, valueText, successorText) });
 }
@@ -64,13 +66,14 @@ export function putOf(
   key: string,
   value: object,
   format: number,
-  { lease, successor, pastMax, text }: PutOptions,
+  { lease, successor, pastMax, restores, text }: PutOptions,
 ): Operation & { readonly kind: "put" } {
   const put: Writable<Operation & { readonly kind: "put" }> = { kind: "put", key, value, format };
   if (pastMax !== undefined) {
     put.pastMax = pastMax;
     if (text !== undefined) put.text = text;
   }
+  if (restores) put.restores = true;
   if (lease !== undefined) put.lease = lease;
   if (successor !== undefined) put.successor = successor;
   return put;
@@ -83,11 +86,12 @@ function textOfRecord(value: object): string {
 
 /** A put as JSON, whose values are JSON already. */
 export function putText(
-  { key, format, lease, pastMax }: Operation & { readonly kind: "put" },
+  { key, format, lease, pastMax, restores }: Operation & { readonly kind: "put" },
   valueText: string,
   successorText: string | undefined,
 ): string {
   const head = `["p",${JSON.stringify(key)},${format},${lease ? `"${lease}"` : "null"},${valueText}`;
+  if (restores) return `${head},${pastMax ?? "null"},${successorText ?? "null"},1]`;
   if (successorText !== undefined) return `${head},${pastMax ?? "null"},${successorText}]`;
   return pastMax === undefined ? `${head}]` : `${head},${pastMax}]`;
 }
@@ -155,11 +159,12 @@ function decodeOperation(schema: Schema, row: unknown[]): Operation {
   const space = schema.spaceOfKey(key);
   const stored = row[2] as number;
   const { format, value } = upgrade(space, stored, row[4] as object);
-  const successor = row[6] as object | undefined;
+  const successor = row[6] as object | null | undefined;
   return putOf(key, deepFreeze(value), format, {
     lease: (row[3] ?? undefined) as LeaseId | undefined,
     successor: successor ? deepFreeze(upgrade(space, stored, successor).value) : undefined,
     pastMax: (row[5] ?? undefined) as number | undefined,
+    restores: row[7] === 1 ? true : undefined,
   });
 }
 

@@ -50,6 +50,8 @@ const transactions: Transaction[] = [
       sealed("d", "g", { pastMax: 9 }),
       sealed("e", "g", { lease, successor: { id: "e", group: "after" } }),
       sealed("f", "g", { lease, pastMax: 2, successor: { id: "f", group: "after" } }),
+      sealed("g", "g", { pastMax: 2, restores: true }),
+      sealed("h", "g", { lease, pastMax: 2, successor: { id: "h", group: "after" }, restores: true }),
     ],
   },
   { kind: "grant-lease", lease, ttlMs: 1500 },

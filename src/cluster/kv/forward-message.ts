@@ -209,18 +209,20 @@ function readCompare(schema: Schema, row: unknown): Compare {
 
 function readOperation(schema: Schema, row: unknown): SealedOperation {
   check(Array.isArray(row) && isKey(row[1]), "an operation has a key");
-  const [what, key, stored, lease, value, pastMax, successor] = row as [unknown, string, ...unknown[]];
+  const [what, key, stored, lease, value, pastMax, successor, restores] = row as [unknown, string, ...unknown[]];
   if (what === "r") return { operation: { kind: "remove", key }, text: JSON.stringify(["r", key]) };
   check(what === "p" && isCount(stored) && stored >= 1, "an operation puts or removes");
   check(lease === null || isLease(lease), "a lease has a name");
   check(pastMax === undefined || pastMax === null || (isCount(pastMax) && pastMax >= 1), "a past has a length");
-  check(successor === undefined || lease !== null, "a successor follows on a lease");
+  check(successor === undefined || successor === null || lease !== null, "a successor follows on a lease");
+  check(restores === undefined || restores === null || restores === 1, "a put restores, or does not");
   const record = readRecord(schema, key, stored, value);
-  const next = successor === undefined ? undefined : readRecord(schema, key, stored, successor);
+  const next = successor === undefined || successor === null ? undefined : readRecord(schema, key, stored, successor);
   const operation = putOf(key, record.value, record.format, {
     lease: lease ?? undefined,
     successor: next?.value,
     pastMax: pastMax ?? undefined,
+    restores: restores === 1 ? true : undefined,
   });
   return { operation, text: putText(operation, record.text, next?.text) };
 }

@@ -1,4 +1,5 @@
 import { assert } from "../../lib/assert.ts";
+import { MIB } from "../../lib/units.ts";
 import type { Revision } from "../../model/store.ts";
 import type { KeyChange } from "./state.ts";
 
@@ -12,8 +13,13 @@ export type WatchKeys = {
   readonly concerns?: (changes: readonly KeyChange[]) => boolean;
 };
 
-/** How many key changes are kept for watchers that lag; some 10 to 60 MB at worst, as most values are still in use. */
+/** How many key changes are kept for watchers that lag; some 10 to 60 MB of small ones at worst, as most values are in use. */
 export const HISTORY_CHANGES_MAX = 50_000;
+/** Of the commands that made them: values may be large, and be written over and over. They take up to twice as much memory. */
+export const HISTORY_BYTES_MAX = 32 * MIB;
+
+type Recorded = { readonly revision: Revision; readonly changes: readonly KeyChange[]; readonly bytes: number };
+const DROPPED: Recorded = { revision: 0, changes: [], bytes: 0 };
 
 /**
  * The latest changes, for watchers. A watcher holds nothing but its position here: one that stalls costs no memory, and
@@ -21,29 +27,37 @@ export const HISTORY_CHANGES_MAX = 50_000;
  */
 export class History {
   readonly #changesMax: number;
+  readonly #bytesMax: number;
   /** One event a revision, without gaps: `#events[#head]` is revision `#compacted + 1`. */
-  #events: { readonly revision: Revision; readonly changes: readonly KeyChange[] }[] = [];
+  #events: Recorded[] = [];
   #head = 0;
   #changes = 0;
+  #bytes = 0;
   #compacted: Revision;
   #closed = false;
   /** Of those who wait for more, if anyone does. */
   #wake: PromiseWithResolvers<void> | undefined;
   watchers = 0;
 
-  constructor(startsAfter: Revision, changesMax = HISTORY_CHANGES_MAX) {
+  constructor(startsAfter: Revision, changesMax = HISTORY_CHANGES_MAX, bytesMax = HISTORY_BYTES_MAX) {
     this.#compacted = startsAfter;
     this.#changesMax = changesMax;
+    this.#bytesMax = bytesMax;
   }
 
-  /** The changes of the next revision. */
-  record(revision: Revision, changes: readonly KeyChange[]): void {
+  /** The changes of the next revision, and how many bytes the command has that made them. */
+  record(revision: Revision, changes: readonly KeyChange[], bytes: number): void {
     assert(revision === this.#last() + 1, "history has no gaps");
-    this.#events.push({ revision, changes });
+    this.#events.push({ revision, changes, bytes });
     this.#changes += weight(changes);
+    this.#bytes += bytes;
     // The latest revision stays, however large it is.
-    while (this.#changes > this.#changesMax && this.#last() > this.#compacted + 1) {
-      this.#changes -= weight(this.#events[this.#head]!.changes);
+    while ((this.#changes > this.#changesMax || this.#bytes > this.#bytesMax) && this.#last() > this.#compacted + 1) {
+      const { changes, bytes } = this.#events[this.#head]!;
+      this.#changes -= weight(changes);
+      this.#bytes -= bytes;
+      // Its memory is free now; the list is cut only now and then.
+      this.#events[this.#head] = DROPPED;
       this.#head++;
       this.#compacted++;
     }
@@ -59,6 +73,7 @@ export class History {
     this.#events = [];
     this.#head = 0;
     this.#changes = 0;
+    this.#bytes = 0;
     this.#compacted = revision;
     this.#awaken();
   }

@@ -423,7 +423,7 @@ export class ReplicatedStore implements KeyValueStore, StateMachine {
     const logged = own?.logged ?? decodeCommand(this.#schema, entry.data);
     const next = (isAdopted && own.after) || advance(this.#schema, this.#ledger.now, logged);
     this.#ledger.add(entry, next);
-    if (next.changes.length > 0) this.#history.record(next.state.revision, next.changes);
+    if (next.changes.length > 0) this.#history.record(next.state.revision, next.changes, entry.data.length);
     if (logged.kind === "command" && this.#sequencer.isLeading) this.#noteLease(logged);
     if (own) this.#sequencer.settle(own, entry.index);
   }

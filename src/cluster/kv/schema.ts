@@ -34,15 +34,24 @@ export function schemaOf(tables: readonly AnyTable[]): Schema {
     });
     spaces.set(table.name, { table, prefix: `${table.name}/`, indexes, slotOf });
   }
-  // One command's keys are mostly of one table, and each is asked for several times.
+  return { spaces, slots, spaceOfKey: finderIn(spaces) };
+}
+
+/** The same tables, none of them indexed; what hangs on leases is. */
+export function unindexed(schema: Schema): Schema {
+  const spaces = new Map([...schema.spaces].map(([name, space]) => [name, { ...space, indexes: [] }]));
+  return { ...schema, spaces, spaceOfKey: finderIn(spaces) };
+}
+
+/** One command's keys are mostly of one table, and each is asked for several times. */
+function finderIn(spaces: ReadonlyMap<string, Space>): Schema["spaceOfKey"] {
   let last: Space | undefined;
-  const spaceOfKey = (key: string): Space | undefined => {
+  return (key) => {
     if (last && key.startsWith(last.prefix)) return last;
     const found = spaces.get(key.slice(0, key.indexOf("/")));
     last = found ?? last;
     return found;
   };
-  return { spaces, slots, spaceOfKey };
 }
 
 /** A value was stored by a later version of Hive than this one. */

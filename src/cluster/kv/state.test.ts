@@ -54,10 +54,15 @@ test("indexes that are kept entry by entry are those that building anew gives, a
   );
 });
 
-test("a key keeps as many earlier values as its last write says, newest first, and none that hung on a lease", () => {
+test("a key keeps as many earlier values as its last write says, newest first, none that hung on a lease, and none twice", () => {
   const value = fc.record({ n: fc.nat() });
   const step = fc.oneof(
-    fc.record({ value, pastMax: fc.option(fc.integer({ min: 1, max: 4 }), { nil: undefined }), leased: fc.boolean() }),
+    fc.record({
+      value,
+      pastMax: fc.option(fc.integer({ min: 1, max: 4 }), { nil: undefined }),
+      leased: fc.boolean(),
+      restores: fc.boolean(),
+    }),
     fc.constant("remove" as const),
   );
   fc.assert(
@@ -71,11 +76,14 @@ test("a key keeps as many earlier values as its last write says, newest first, a
           before = [];
           continue;
         }
-        const { value, pastMax, leased } = one;
+        const { value, pastMax, leased, restores } = one;
         const put = { kind: "put", key: "rows/a", format: 1, value } as const;
-        const operation = { ...put, ...(pastMax && { pastMax }), ...(leased && { lease }) };
+        const how = { ...(pastMax && { pastMax }), ...(leased && { lease }), ...(restores && { restores }) };
+        const operation = { ...put, ...how };
         state = apply(schema, state, { kind: "write", operations: [operation] }).state;
-        const kept = before.filter((entry) => !entry.leased).slice(0, pastMax ?? 0);
+        // What is restored is the newest of them.
+        const lasting = before.filter((entry) => !entry.leased).slice(restores ? 1 : 0);
+        const kept = lasting.slice(0, pastMax ?? 0);
         const { past } = getFrom(state.keys, "rows/a")!;
         expect(past?.map(({ text, modRevision }) => [JSON.parse(text), modRevision]) ?? []).toEqual(
           kept.map(({ n, revision }) => [{ n }, revision]),

@@ -47,6 +47,11 @@ export type Operation =
       readonly successor?: object;
       /** How many earlier values are kept. It stands here, and not in the schema, so that all nodes keep as many. */
       readonly pastMax?: number;
+      /**
+       * It is the newest value again that hung on no lease: what stands there, or what its past begins with. So it is not kept
+       * beside itself.
+       */
+      readonly restores?: true;
       /** See `KeyValue`. Not part of the command. */
       readonly text?: string;
     }
@@ -128,12 +133,12 @@ function changeOf(key: string, before: KeyValue | undefined, after: KeyValue | u
 }
 
 function written(put: Operation & { kind: "put" }, before: KeyValue | undefined, revision: Revision): KeyValue {
-  const { key, value, format, lease, successor, pastMax, text } = put;
+  const { key, value, format, lease, successor, pastMax, restores, text } = put;
   const createRevision = before?.createRevision ?? revision;
   const version = (before?.version ?? 0) + 1;
   const entry: Writable<KeyValue> = { key, value, format, createRevision, modRevision: revision, version };
   if (pastMax && before) {
-    const past = pastAfter(before, pastMax);
+    const past = pastAfter(before, pastMax, restores);
     if (past) entry.past = past;
   }
   if (text !== undefined) entry.text = text;
@@ -146,9 +151,11 @@ function written(put: Operation & { kind: "put" }, before: KeyValue | undefined,
 export type Writable<T> = { -readonly [Name in keyof T]: T[Name] };
 
 /** The past of what takes an entry's place. What hangs on a lease was meant to pass, and leaves nothing. */
-function pastAfter(before: KeyValue, max: number): readonly PastValue[] | undefined {
-  const { value, text = JSON.stringify(value), format, modRevision, lease, past } = before;
-  if (lease !== undefined) return past && past.length > max ? past.slice(0, max) : past;
+function pastAfter(before: KeyValue, max: number, restores: true | undefined): readonly PastValue[] | undefined {
+  const { value, format, modRevision, lease, past } = before;
+  if (restores && lease !== undefined) return past && past.length > 1 ? past.slice(1, 1 + max) : undefined;
+  if (restores || lease !== undefined) return past && past.length > max ? past.slice(0, max) : past;
+  const { text = JSON.stringify(value) } = before;
   const kept: PastValue[] = [{ text, format, modRevision }];
   for (let i = 0; past && i < past.length && kept.length < max; i++) kept.push(past[i]!);
   return kept;

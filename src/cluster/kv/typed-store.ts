@@ -65,8 +65,8 @@ function seal(schema: Schema, writes: readonly Write[]): Result<SealedOperation[
       sealed.push(sealRemove(key));
       continue;
     }
-    const { record, table, lease, successor } = write;
-    const put = sealPut(key, record, table.version, { lease, successor, pastMax: table.pastMax });
+    const { record, table, lease, successor, restores } = write;
+    const put = sealPut(key, record, table.version, { lease, successor, pastMax: table.pastMax, restores });
     if (!put.ok) return fail(put.error);
     sealed.push(put.value);
   }
@@ -103,7 +103,7 @@ async function* typedEvents(
         table: space.table,
         key: key.slice(space.prefix.length),
         ...(before && { before: before.value }),
-        ...(after && { after: after.value }),
+        ...(after && { after: after.value, modRevision: after.modRevision }),
       });
     }
     yield { kind: "changes", revision: event.revision, changes };

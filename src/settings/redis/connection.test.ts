@@ -9,7 +9,9 @@ import {
   USER,
 } from "../../../test/support/settings-world.ts";
 import { fail, ok } from "../../lib/result.ts";
+import { MIB } from "../../lib/units.ts";
 import type { Store, StoreError } from "../../model/store.ts";
+import { setSetting } from "../views.ts";
 import { KEYS_MAX } from "./operations.ts";
 
 let world: SettingsWorld;
@@ -95,6 +97,20 @@ test("a client whose key is made inactive is answered no more", async () => {
   expect(await ask("GET k")).toMatch(/^-NOAUTH/);
   await settled();
   expect(client.isClosed).toBe(true);
+});
+
+test("a client whose key is made inactive is told of nothing more, and may not ask to be", async () => {
+  const listener = await world.client();
+  await listener.ask("PSUBSCRIBE", "*");
+  const other = await world.client();
+  world.secret = undefined;
+  await world.pass(1001);
+  await setSetting(world.settings, USER, { key: "k", value: { value: "v" } });
+  await settled();
+  expect([listener.unread, listener.isClosed]).toEqual(["", true]);
+  expect(await other.ask("SUBSCRIBE", "c")).toMatch(/^-NOAUTH/);
+  await settled();
+  expect(other.isClosed).toBe(true);
 });
 
 /** Commands one after another with their answers. */
@@ -441,12 +457,13 @@ describe("a transaction on watched keys", () => {
     ["was deleted", "DEL k"],
     ["got a time to live", "EXPIRE k 100"],
     ["was made", "SET none 1"],
+    ["was made, and deleted again", "SET none 1; DEL none"],
   ];
-  test.each(others)("is not done when one %s, and changes nothing", async (_, line) => {
+  test.each(others)("is not done when one %s, and changes nothing", async (_, lines) => {
     await ask("SET k 1");
     await ask("WATCH k none");
     const other = await world.client();
-    await other.ask(...line.split(" "));
+    for (const line of lines.split("; ")) await other.ask(...line.split(" "));
     await ask("MULTI");
     await ask("SET k mine");
     await ask("SET other mine");
@@ -635,6 +652,43 @@ describe("a client that does not read", () => {
     expect(client.isPaused).toBe(false);
   });
 
+  test("many small answers is not read from either", async () => {
+    await client.ask("SET", "k", "x".repeat(60_000));
+    client.room = 0;
+    for (let n = 0; n < 100; n++) {
+      client.send(encodeCommand(["GET", "k"]));
+      await Bun.sleep(0);
+    }
+    client.drain(100_000_000);
+    // What waited for the socket.
+    expect(client.unread.length).toBeLessThan(2 * MIB);
+    for (let n = 0; n < 100; n++) expect(await client.next()).toHaveLength(60_000);
+  });
+
+  test("that he is to say who he is, is not read from", async () => {
+    const stranger = world.stranger();
+    stranger.room = 0;
+    for (let n = 0; n < 30 && !stranger.isPaused; n++) {
+      stranger.send("x\r\n".repeat(20_000));
+      await Bun.sleep(0);
+    }
+    expect(stranger.isPaused).toBe(true);
+    stranger.connection.closed();
+  });
+
+  test("large answers has one of them made at a time", async () => {
+    const keys = Array.from({ length: 16 }, () => "k");
+    await client.ask("SET", "k", "a".repeat(100_000));
+    client.room = 0;
+    client.send(encodeCommand(["MGET", ...keys]).repeat(3));
+    await settled();
+    await (await world.client()).ask("SET", "k", "b".repeat(100_000));
+    client.drain();
+    const answers: string[] = [];
+    for (let n = 0; n < 3; n++) answers.push(((await client.next()) as string[]).map((value) => value[0]).join(""));
+    expect(answers).toEqual(["a".repeat(16), "b".repeat(16), "b".repeat(16)]);
+  });
+
   test("a byte at a time still gets its answers right", async () => {
     client.room = 1;
     client.send(encodeCommand(["ECHO", "hello"]) + encodeCommand(["PING"]));
@@ -728,6 +782,28 @@ describe("limits", () => {
   });
 });
 
+describe("names", () => {
+  test.each([
+    ["KEYS", ["?".repeat(1025)]],
+    ["SCAN", ["0", "MATCH", "?".repeat(1025)]],
+    ["PSUBSCRIBE", ["?".repeat(1025)]],
+  ])("of patterns have a length, for %s", async (command, words) => {
+    expect(await client.ask(command, ...words)).toBe("-ERR a pattern has at most 1024 characters");
+    expect(await ask("PING")).toBe("PONG");
+  });
+  test.each([
+    ["WATCH", "k", 512],
+    ["SUBSCRIBE", "c", 512],
+    ["PSUBSCRIBE", "?", 32],
+  ])("that %s takes have so many characters in all", async (command, letter, kib) => {
+    const words = Array.from({ length: kib - 1 }, (_, n) => letter.repeat(1024 - 6) + String(n).padStart(6, "0"));
+    client.send(encodeCommand([command, ...words]));
+    for (let n = command === "WATCH" ? 1 : words.length; n > 0; n--)
+      expect(String(await client.next())).not.toMatch(/^-/);
+    expect(await client.ask(command, letter.repeat(1024), letter)).toMatch(/^-ERR one connection's names have at most/);
+  });
+});
+
 describe("a store that does not do it", () => {
   const error = (reason: StoreError["reason"]): StoreError => ({ kind: "store", reason, message: "The sentence." });
   const failing = async (reason: StoreError["reason"]) => {
@@ -747,7 +823,7 @@ describe("a store that does not do it", () => {
   };
   test.each([
     ["busy", "-TRYAGAIN The sentence."],
-    ["unavailable", "-CLUSTERDOWN The sentence. Whether it was written is not known."],
+    ["unavailable", "-CLUSTERDOWN The sentence."],
     ["full", "-MISCONF The sentence."],
     ["failed", "-MISCONF The sentence."],
   ] as const)("for the reason %s is told so in a code that clients know", async (reason, answer) => {
@@ -760,6 +836,29 @@ describe("a store that does not do it", () => {
       ]),
     ).toEqual([answer, answer]);
     await close();
+  });
+  test("because it is too much at once does it one by one, unless it was to be one", async () => {
+    const other = await SettingsWorld.open(
+      undefined,
+      (store): Store => ({
+        ...store,
+        async transact(decide) {
+          const decided = decide(store.read());
+          return decided.ok && decided.value.writes.length > 1 ? fail(error("too-large")) : store.transact(decide);
+        },
+      }),
+    );
+    const one = await other.client();
+    const before = other.store.read().revision;
+    const answers = await one.pipeline([
+      ["SET", "a", "1"],
+      ["GET", "a"],
+      ["SET", "b", "1"],
+      ["MSET", "c", "1", "d", "1"],
+    ]);
+    expect(answers).toEqual(["OK", "1", "OK", "-ERR The sentence."]);
+    expect(other.store.read().revision).toBe(before + 2);
+    await other.close();
   });
   test("is read from only by who says READONLY", async () => {
     const { one, close } = await failing("unavailable");

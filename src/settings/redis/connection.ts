@@ -44,6 +44,8 @@ const BATCH_BYTES = MIB;
 const HELD_BYTES = MIB;
 /** Above this no further command is run until the client has read. */
 const BACKLOG_BYTES = MIB;
+/** Small answers that wait are joined to so much: each by itself would take several times its bytes. */
+const CHUNK_BYTES = 4 * KIB;
 /** Above this a client that only listens is dropped. It connects anew, and knows that it missed something. */
 const MESSAGES_BYTES_MAX = 8 * MIB;
 const FLUSH_BYTES = 64 * KIB;
@@ -128,6 +130,10 @@ export class Connection implements Subscriber {
 
   notify(channel: string, message: string, pattern?: string): void {
     if (this.#isClosed) return;
+    if (!this.#session.checkUser()) {
+      this.close();
+      return;
+    }
     if (!this.#messages) {
       // Messages of one turn of the loop are one write.
       this.#messages = new ReplyWriter(4 * KIB);
@@ -178,14 +184,14 @@ export class Connection implements Subscriber {
     const first = this.#session.operationOf(command);
     if (!first) return undefined;
     const batch = [first];
-    if (first.alone || this.#reader.held === 0) return batch;
+    if (first.alone || first.isLarge || this.#reader.held === 0) return batch;
     const written = new Set(first.writes);
     let bytes = commandBytes(command);
     while (batch.length < BATCH_MAX && bytes < BATCH_BYTES) {
       const next = this.#reader.next();
       if (!next) break;
       const operation = this.#session.operationOf(next);
-      if (!operation || operation.alone || operation.writes?.some((key) => written.has(key))) {
+      if (!operation || operation.alone || operation.isLarge || operation.writes?.some((key) => written.has(key))) {
         this.#next = next;
         break;
       }
@@ -206,6 +212,11 @@ export class Connection implements Subscriber {
     const all = (reply: Reply): readonly Reply[] => operations.map(() => reply);
     if (operations.some(({ writes }) => writes !== undefined)) {
       const done = await settings.write(by, work, this.#foreseenTtls(operations));
+      if (!done.ok && done.error.reason === "too-large" && operations.length > 1) {
+        // Nobody asked for one transaction.
+        for (const operation of operations) await this.#run([operation]);
+        return;
+      }
       return this.#answer(done.ok ? done.value : all(writeError(done.error)));
     }
     if (!session.readsLocally) {
@@ -242,6 +253,8 @@ export class Connection implements Subscriber {
       if (this.#isClosed) return;
     }
     this.#flush();
+    // Small answers, too, add up to much that the client does not read.
+    if (this.#backlogBytes > BACKLOG_BYTES) await this.#room();
   }
 
   /** Hands over what was written, before anything else can run: the writer is everybody's. */
@@ -262,8 +275,10 @@ export class Connection implements Subscriber {
     const written = this.#backlogBytes > 0 ? 0 : Math.max(0, this.#transport.write(bytes));
     if (written === bytes.length) return;
     // A copy: the writer's bytes are written over.
-    const rest = Uint8Array.from(bytes.subarray(written));
-    this.#backlog.push(rest);
+    const rest = bytes.subarray(written);
+    const last = this.#backlog.at(-1);
+    if (last && last.length + rest.length <= CHUNK_BYTES) this.#backlog.splice(-1, 1, Buffer.concat([last, rest]));
+    else this.#backlog.push(Uint8Array.from(rest));
     this.#backlogBytes += rest.length;
   }
 
@@ -301,7 +316,8 @@ function writeError({ reason, message }: StoreError): ErrorReply {
       return errorReply(`TRYAGAIN ${message}`);
     case "unavailable":
     case "closed":
-      return errorReply(`CLUSTERDOWN ${message} Whether it was written is not known.`);
+      // Whether it was written, the message says.
+      return errorReply(`CLUSTERDOWN ${message}`);
     case "full":
     case "failed":
       return errorReply(`MISCONF ${message}`);

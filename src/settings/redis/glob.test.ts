@@ -25,6 +25,10 @@ describe("a pattern", () => {
     ["", "a", false],
     ["__keyspace@0__:user:*", "__keyspace@0__:user:1", true],
     ["[]", "]", false],
+    ["*ab*abc", "abxababc", true],
+    ["*ab*abc", "abxabab", false],
+    ["*\\*ab?", "x*abc", true],
+    ["*aab", "aaab", true],
   ])("%j matches %j: %p", (pattern, text, expected) => {
     expect(compileGlob(pattern)(text)).toBe(expected);
   });
@@ -45,6 +49,15 @@ describe("a pattern", () => {
     const matches = compileGlob("*a".repeat(30));
     const started = performance.now();
     expect(matches(`${"a".repeat(2000)}b`)).toBe(false);
+    expect(performance.now() - started).toBeLessThan(1000);
+  });
+
+  test("that is long takes little time where it nearly matches everywhere", () => {
+    const patterns = Array.from({ length: 100 }, (_, n) => compileGlob(`*${"a".repeat(240)}${n}x`));
+    const text = "a".repeat(500);
+    const started = performance.now();
+    for (let n = 0; n < 50; n++) expect(patterns.some((matches) => matches(text))).toBe(false);
+    // A character at a time, it takes seconds.
     expect(performance.now() - started).toBeLessThan(1000);
   });
 

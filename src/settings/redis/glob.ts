@@ -3,14 +3,19 @@
  * Compiled once, matched without recursion: at a mismatch only the last `*` takes one character more, so the time is bounded
  * by the pattern's length times the text's.
  */
-type Part = "star" | ((code: number) => boolean);
+const STAR = Symbol("*");
+/** A string stands for itself. */
+type Part = typeof STAR | string | ((code: number) => boolean);
+
+/** A longer one is refused: what it may cost to match grows with it. */
+export const PATTERN_CHARS_MAX = 1024;
 
 export function compileGlob(pattern: string): (text: string) => boolean {
   const parts: Part[] = [];
   for (let at = 0; at < pattern.length; ) {
     const character = pattern[at]!;
     if (character === "*") {
-      if (parts.at(-1) !== "star") parts.push("star");
+      if (parts.at(-1) !== STAR) parts.push(STAR);
       at++;
     } else if (character === "?") {
       parts.push(() => true);
@@ -21,8 +26,9 @@ export function compileGlob(pattern: string): (text: string) => boolean {
       at = set.end;
     } else {
       if (character === "\\" && at + 1 < pattern.length) at++;
-      const wanted = pattern.charCodeAt(at);
-      parts.push((code) => code === wanted);
+      const before = parts.at(-1);
+      if (typeof before === "string") parts[parts.length - 1] = before + pattern[at];
+      else parts.push(pattern[at]!);
       at++;
     }
   }
@@ -35,10 +41,13 @@ function matches(parts: readonly Part[], text: string): boolean {
   let starAt = 0;
   while (at < text.length) {
     const wanted = parts[part];
-    if (wanted === "star") {
+    if (wanted === STAR) {
       star = part++;
       starAt = at;
-    } else if (wanted?.(text.charCodeAt(at))) {
+    } else if (typeof wanted === "string" && text.startsWith(wanted, at)) {
+      part++;
+      at += wanted.length;
+    } else if (typeof wanted === "function" && wanted(text.charCodeAt(at))) {
       part++;
       at++;
     } else if (star >= 0) {
@@ -46,7 +55,7 @@ function matches(parts: readonly Part[], text: string): boolean {
       at = ++starAt;
     } else return false;
   }
-  while (parts[part] === "star") part++;
+  while (parts[part] === STAR) part++;
   return part === parts.length;
 }
 

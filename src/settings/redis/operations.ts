@@ -11,7 +11,7 @@ import type { Draft, Expiry, Refusal } from "../draft.ts";
 import { TTL_MS_MAX } from "../settings.ts";
 import { contentOf, textOf, valueOfBytes } from "../stored-value.ts";
 import { type CommandSpec, type CommandTable, NO_KEYS } from "./command-table.ts";
-import { compileGlob, literalPrefix } from "./glob.ts";
+import { compileGlob, literalPrefix, PATTERN_CHARS_MAX } from "./glob.ts";
 import type { ScanCursors } from "./scan-cursors.ts";
 
 export interface Operation {
@@ -19,6 +19,8 @@ export interface Operation {
   readonly writes?: readonly string[];
   /** It looks at the whole table, and not at a draft's changes to it: it does not join others. */
   readonly alone?: true;
+  /** Its answer may have REPLY_BYTES_MAX: it joins others in a MULTI only, which bounds them all. */
+  readonly isLarge?: true;
   /** The leases that it needs, as far as this state tells. */
   ttls?(state: Reader): readonly number[];
   run(draft: Draft): Reply;
@@ -86,11 +88,7 @@ const commands: Readonly<Record<string, DataCommand>> = {
   TYPE: reading(2, ONE_KEY, (draft, words) => ({ simple: draft.get(words[1]!) ? "string" : "none" })),
   TTL: reading(2, ONE_KEY, (draft, words) => remaining(draft, words[1]!, 1000)),
   PTTL: reading(2, ONE_KEY, (draft, words) => remaining(draft, words[1]!, 1)),
-  MGET: reading(-2, ALL_KEYS, (draft, words) => {
-    const found = words.slice(1).map((key) => draft.get(key));
-    const bytes = found.reduce((sum, setting) => sum + (setting?.value.length ?? 0), 0);
-    return bytes > REPLY_BYTES_MAX ? TOO_LONG_REPLY : found.map(content);
-  }),
+  MGET: { arity: -2, flags: ["readonly", "fast"], keys: ALL_KEYS, parse: parseMget },
 
   SET: writing(-3, ONE_KEY, parseSet),
   SETNX: writing(3, ONE_KEY, ([, key, bytes]) =>
@@ -221,6 +219,17 @@ function settingFor(name: string, key: string, ttl: string, unitMs: number, byte
   return typeof ttlMs === "number" ? setting({ key, bytes, expiry: { ttlMs }, answer: plainAnswer }) : ttlMs;
 }
 
+function parseMget(words: RespCommand): Operation {
+  return {
+    isLarge: true,
+    run: (draft) => {
+      const found = words.slice(1).map((key) => draft.get(key));
+      const bytes = found.reduce((sum, setting) => sum + (setting?.value.length ?? 0), 0);
+      return bytes > REPLY_BYTES_MAX ? TOO_LONG_REPLY : found.map(content);
+    },
+  };
+}
+
 function parseMset(words: RespCommand): Operation | ErrorReply {
   if (words.length % 2 === 0) return wrongArity("mset");
   const pairs: [string, StoredValue][] = [];
@@ -299,7 +308,10 @@ function remaining(draft: Draft, key: string, unitMs: number): number {
   return found.expires ? Math.round(Math.max(0, found.expires.at - draft.now) / unitMs) : -1;
 }
 
-function parseKeys([, pattern]: RespCommand): Operation {
+export const PATTERN_TOO_LONG = errorReply(`ERR a pattern has at most ${PATTERN_CHARS_MAX} characters`);
+
+function parseKeys([, pattern]: RespCommand): Operation | ErrorReply {
+  if (pattern!.length > PATTERN_CHARS_MAX) return PATTERN_TOO_LONG;
   const matches = compileGlob(pattern!);
   return {
     alone: true,
@@ -342,6 +354,7 @@ function parseScan(words: RespCommand, { cursors }: ParseContext): Operation | E
   if (after === undefined && !/^0+$/.test(cursor)) {
     return errorReply("ERR invalid cursor: this node did not hand it out, or too long ago; begin anew with 0");
   }
+  if (pattern.length > PATTERN_CHARS_MAX) return PATTERN_TOO_LONG;
   const matches = compileGlob(pattern);
   const prefix = literalPrefix(pattern);
   return {

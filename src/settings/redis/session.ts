@@ -5,8 +5,9 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { Clock } from "../../lib/clock.ts";
 import type { Log } from "../../lib/log.ts";
-import { MIB, SECOND_MS } from "../../lib/units.ts";
-import type { Revision } from "../../model/store.ts";
+import { KIB, MIB, SECOND_MS } from "../../lib/units.ts";
+import type { Reader, Revision } from "../../model/store.ts";
+import { settings as settingsTable } from "../../model/tables.ts";
 import {
   type ErrorReply,
   errorReply,
@@ -16,7 +17,6 @@ import {
   type RespVersion,
   replyBytes,
 } from "../../protocol/resp.ts";
-import { revisionOf } from "../current.ts";
 import type { Draft } from "../draft.ts";
 import type { Settings } from "../settings.ts";
 import {
@@ -27,8 +27,17 @@ import {
   findCommand,
   NO_KEYS,
 } from "./command-table.ts";
+import { PATTERN_CHARS_MAX } from "./glob.ts";
 import type { Notifications, Subscriber } from "./notifications.ts";
-import { DATA_COMMANDS, isOperation, type Operation, REPLY_BYTES_MAX, SYNTAX_ERROR, wrongArity } from "./operations.ts";
+import {
+  DATA_COMMANDS,
+  isOperation,
+  type Operation,
+  PATTERN_TOO_LONG,
+  REPLY_BYTES_MAX,
+  SYNTAX_ERROR,
+  wrongArity,
+} from "./operations.ts";
 import type { ScanCursors } from "./scan-cursors.ts";
 import { describeServer, type ServerFacts } from "./server-info.ts";
 
@@ -52,6 +61,10 @@ const QUEUED_MAX = 1024;
 const QUEUED_BYTES_MAX = 2 * MIB;
 const WATCHED_MAX = 1024;
 const SUBSCRIPTIONS_MAX = 1024;
+/** Characters of the names that a connection watches, and of those that it is subscribed to: as many as of the longest keys. */
+const NAMES_CHARS_MAX = 512 * KIB;
+/** Of the patterns among them: each is compared with whatever happens to any key. */
+const PATTERNS_CHARS_MAX = 32 * KIB;
 const NAME_CHARS_MAX = 256;
 /** Wrong secrets on one connection. */
 const FAILED_AUTHS_MAX = 5;
@@ -62,6 +75,9 @@ export const NOAUTH = errorReply("NOAUTH Authentication required.");
 const WRONGPASS = errorReply("WRONGPASS invalid username-password pair or user is disabled.");
 const NO_PUBLISH = errorReply(
   "ERR PUBLISH is not served: channels carry what happens to keys, __keyspace@0__:KEY and __keyevent@0__:EVENT",
+);
+const NAMES_TOO_LONG = errorReply(
+  `ERR one connection's names have at most ${NAMES_CHARS_MAX} characters, and its patterns ${PATTERNS_CHARS_MAX}`,
 );
 const QUEUED: readonly Reply[] = [{ simple: "QUEUED" }];
 
@@ -158,7 +174,7 @@ export class Session {
       return [errorReply("ERR this is not an HTTP server")];
     }
     const own = CONTROLS.get(name);
-    if (!this.#user && !own?.open) return [NOAUTH];
+    if (!own?.open && !this.checkUser()) return [NOAUTH];
     const spec = own ?? DATA_COMMANDS.get(name);
     if (!spec) return this.#refuse(unknownCommand(words));
     if (!arityFits(spec.arity, words.length)) return this.#refuse(wrongArity(name));
@@ -362,10 +378,11 @@ export class Session {
     if (this.#watched.size + keys.length > WATCHED_MAX) {
       return [errorReply(`ERR at most ${WATCHED_MAX} keys are watched at a time`)];
     }
+    if (charsOf(this.#watched.keys()) + charsOf(keys) > NAMES_CHARS_MAX) return [NAMES_TOO_LONG];
     const state = this.shared.settings.read();
     for (const key of keys) {
       // The first look counts, as in Redis.
-      if (!this.#watched.has(key)) this.#watched.set(key, revisionOf(state, key));
+      if (!this.#watched.has(key)) this.#watched.set(key, writtenAt(state, key));
     }
     return [OK];
   }
@@ -379,6 +396,10 @@ export class Session {
     const wanted = words.slice(1);
     if (this.#subscriptions + wanted.length > SUBSCRIPTIONS_MAX) {
       return [errorReply(`ERR at most ${SUBSCRIPTIONS_MAX} subscriptions are held at a time`)];
+    }
+    if (to === "pattern" && wanted.some((pattern) => pattern.length > PATTERN_CHARS_MAX)) return [PATTERN_TOO_LONG];
+    if (charsOf(this.#subscribed[to]) + charsOf(wanted) > (to === "pattern" ? PATTERNS_CHARS_MAX : NAMES_CHARS_MAX)) {
+      return [NAMES_TOO_LONG];
     }
     const { notifications, settings } = this.shared;
     const { revision } = settings.read();
@@ -428,7 +449,7 @@ export function transactionOf(operations: readonly Operation[], watched: Readonl
     ttls: (state) => operations.flatMap((operation) => operation.ttls?.(state) ?? []),
     run: (draft: Draft) => {
       for (const [key, revision] of watched) {
-        if (revisionOf(draft.state, key) !== revision) return null;
+        if (writtenAt(draft.state, key) !== revision) return null;
       }
       let bytes = 0;
       return operations.map((operation) => {
@@ -442,11 +463,20 @@ export function transactionOf(operations: readonly Operation[], watched: Readonl
   };
 }
 
+/** Of a key's newest version, its removal included: one that came and went meanwhile is another. */
+const writtenAt = (state: Reader, key: string): Revision => state.stamp(settingsTable, key)?.modRevision ?? 0;
+
 /** An operation that only answers. */
 const answering = (reply: Reply): Operation => ({ run: () => reply });
 
 /** A client's own bytes. */
 const bytesReply = (bytes: string): Reply => Buffer.from(bytes, "latin1");
+
+function charsOf(names: Iterable<string>): number {
+  let sum = 0;
+  for (const name of names) sum += name.length;
+  return sum;
+}
 
 export const commandBytes = (words: RespCommand): number => words.reduce((sum, word) => sum + word.length, 0);
 
