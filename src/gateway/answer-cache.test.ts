@@ -37,7 +37,7 @@ const handlers: HandlerTable<Ec2Operations> = {
 let now = Date.UTC(2025, 0, 2);
 let hive: TestGateway;
 beforeAll(async () => {
-  const clock = { now: () => now, monotonicMs: () => performance.now(), sleep: () => Promise.resolve() };
+  const clock = { now: () => now, monotonicMs: () => performance.now(), sleep: () => new Promise(setImmediate) };
   hive = await startTestGateway(handlers, { clock });
 });
 afterAll(() => hive.stop());

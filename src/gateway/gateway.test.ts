@@ -74,7 +74,7 @@ const handlers: HandlerTable<Ec2Operations> = {
 };
 
 let now = Date.UTC(2025, 0, 2, 3, 4, 5);
-const clock: Clock = { now: () => now, monotonicMs: () => performance.now(), sleep: () => Promise.resolve() };
+const clock: Clock = { now: () => now, monotonicMs: () => performance.now(), sleep: () => new Promise(setImmediate) };
 let hive: TestGateway;
 beforeAll(async () => {
   hive = await startTestGateway(handlers, { clock });
