@@ -53,6 +53,7 @@ awscli               /usr/bin/aws
 # Clients and tools of the tests. The compiler builds node-pty, which has no prebuilt binary for Linux.
 TEST_PACKAGES="
 iputils-ping         /usr/bin/ping
+iptables             /usr/sbin/iptables
 tcpdump              /usr/bin/tcpdump
 putty-tools          /usr/bin/puttygen
 python3-boto3        /usr/lib/python3/dist-packages/boto3
