@@ -14,7 +14,7 @@ import { MemoryDisk } from "./kv/memory-disk.ts";
 import { realDisk } from "./kv/real-disk.ts";
 import type { ReplicatedStore } from "./kv/replicated-store.ts";
 import { schemaOf } from "./kv/schema.ts";
-import { indexOfSnapshot, isSnapshotName } from "./kv/snapshot-file.ts";
+import { indexOfSnapshot, isSnapshotName } from "./kv/snapshot-format.ts";
 import { typedStore } from "./kv/typed-store.ts";
 import { memoryNetwork } from "./node/memory-transport.ts";
 import type { Frame, Transport } from "./node/transport.ts";

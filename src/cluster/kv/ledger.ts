@@ -1,6 +1,6 @@
 import type { Entry, Index, Term } from "../raft/types.ts";
 import type { Advanced, Replicated } from "./replicated.ts";
-import type { Snapshot, TermCount } from "./snapshot-file.ts";
+import type { Snapshot, TermCount } from "./snapshot-format.ts";
 
 /** Terms whose commands are counted. A node that was cut off for longer does not learn what became of its last proposals. */
 const TERMS_MAX = 64;

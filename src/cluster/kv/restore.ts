@@ -5,7 +5,8 @@ import type { Index } from "../raft/types.ts";
 import { buildState } from "./build-state.ts";
 import type { Disk } from "./disk.ts";
 import type { Schema } from "./schema.ts";
-import { indexOfSnapshot, isSnapshotName, readSnapshot, type Snapshot, snapshotName } from "./snapshot-file.ts";
+import { indexOfSnapshot, isSnapshotName, type Snapshot, snapshotName } from "./snapshot-format.ts";
+import { readSnapshot } from "./snapshot-reader.ts";
 
 export type Restored = Snapshot & { readonly path: string; readonly bytes: number };
 

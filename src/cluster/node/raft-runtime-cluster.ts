@@ -8,7 +8,7 @@ import type { StateMachine, StoredSnapshot } from "../consensus.ts";
 import type { Disk } from "../kv/disk.ts";
 import { SegmentLog } from "../kv/log/segment-log.ts";
 import { MemoryDisk } from "../kv/memory-disk.ts";
-import { indexOfSnapshot, isSnapshotName, snapshotName } from "../kv/snapshot-file.ts";
+import { indexOfSnapshot, isSnapshotName, snapshotName } from "../kv/snapshot-format.ts";
 import { configurationOf, kindOf } from "../raft/configuration.ts";
 import type { Configuration, Entry, Index, Options, PeerId, SnapshotPoint, Term } from "../raft/types.ts";
 import { memoryNetwork } from "./memory-transport.ts";

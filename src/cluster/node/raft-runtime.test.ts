@@ -6,7 +6,7 @@ import { ok } from "../../lib/result.ts";
 import { MIB } from "../../lib/units.ts";
 import { isSegmentName } from "../kv/log/segment-files.ts";
 import { diskError, MemoryDisk } from "../kv/memory-disk.ts";
-import { snapshotName } from "../kv/snapshot-file.ts";
+import { snapshotName } from "../kv/snapshot-format.ts";
 import { configurationOf } from "../raft/configuration.ts";
 import { Cluster, DIRECTORY, eventually, type Node, type NodeOptions, numbered } from "./raft-runtime-cluster.ts";
 import { TRANSFER_LIMITS } from "./snapshot-transfer.ts";

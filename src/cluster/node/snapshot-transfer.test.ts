@@ -5,7 +5,7 @@ import { seededRandom } from "../../lib/random.ts";
 import { fail, ok } from "../../lib/result.ts";
 import type { StoredSnapshot } from "../consensus.ts";
 import { diskError, MemoryDisk } from "../kv/memory-disk.ts";
-import { snapshotName } from "../kv/snapshot-file.ts";
+import { snapshotName } from "../kv/snapshot-format.ts";
 import { configurationOf } from "../raft/configuration.ts";
 import {
   incomingName,

@@ -19,7 +19,7 @@ import { fail, ok, type Result } from "../../lib/result.ts";
 import { GIB, MIB } from "../../lib/units.ts";
 import type { StoredSnapshot } from "../consensus.ts";
 import { type Disk, type DiskFile, errorCode } from "../kv/disk.ts";
-import { snapshotName } from "../kv/snapshot-file.ts";
+import { snapshotName } from "../kv/snapshot-format.ts";
 import type { Index, PeerId, SnapshotPoint, Term } from "../raft/types.ts";
 import { type Frame, SNAPSHOT_CHUNK_BYTES } from "./transport.ts";
 

@@ -4,7 +4,7 @@ import { fail, ok, type Result } from "../../lib/result.ts";
 import type { StateMachine, StoredSnapshot } from "../consensus.ts";
 import type { LogStorage } from "../kv/log/log-storage.ts";
 import { diskError, MemoryDisk } from "../kv/memory-disk.ts";
-import { snapshotName } from "../kv/snapshot-file.ts";
+import { snapshotName } from "../kv/snapshot-format.ts";
 import { configurationOf } from "../raft/configuration.ts";
 import { Snapshots } from "./snapshots.ts";
 

@@ -26,7 +26,7 @@ import { fail, type Result } from "../../lib/result.ts";
 import type { StateMachine, StoredSnapshot } from "../consensus.ts";
 import { type Disk, errorCode } from "../kv/disk.ts";
 import type { LogStorage } from "../kv/log/log-storage.ts";
-import { snapshotName } from "../kv/snapshot-file.ts";
+import { snapshotName } from "../kv/snapshot-format.ts";
 import type { Index, SnapshotPoint } from "../raft/types.ts";
 
 export type SnapshotsOptions = {

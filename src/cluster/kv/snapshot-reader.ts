@@ -1,191 +1,27 @@
-/**
- * The bytes of a snapshot file. Little-endian; chunks one after another:
- *   0 u32 magic 0x4E535648 ("HVSN")   4 u32 format version, 3        8 u32 payload length, at most CHUNK_BYTES_MAX
- *   12 u32 CRC-32 of the chunk before (0 for the first): the chain   16 u32 CRC-32 of bytes 0 to 15 then payload
- *   20 payload, JSON in UTF-8
- * The first chunk is the SnapshotMeta; then {"leases": [[lease, ttlMs], …]} and {"sessions": [row, …]} (`sessions.ts`), as
- * many of each as it takes; then rows in ascending key order, a line each:
- *   [key, format, createRevision, modRevision, version, lease | null, value, successor?]
- *   format modRevision value     what the row above was before, newest first
- * The last is {"rows", "leases", "sessions"}, the count of each. A file that has its name is whole: it is written as *.tmp,
- * synced, renamed, and the directory synced.
- *
- * Earlier versions are still read: 2 kept no past, and rows as one array; 1 had no sessions and no configuration either, and
- * its leases in the meta.
- */
-import { assert } from "../../lib/assert.ts";
+/** Snapshots out of files that may hold anything; how they look: `snapshot-format.ts`. */
 import { fail, ok, type Result } from "../../lib/result.ts";
-import { MIB } from "../../lib/units.ts";
-import type { LeaseId, Revision } from "../../model/store.ts";
+import type { LeaseId } from "../../model/store.ts";
 import { VOTERS_MAX } from "../raft/configuration.ts";
-import type { Configuration, Index, SnapshotPoint, Term } from "../raft/types.ts";
+import type { Configuration, SnapshotPoint } from "../raft/types.ts";
 import { type buildState, buildStateInSlices } from "./build-state.ts";
 import { deepFreeze } from "./command.ts";
 import type { Disk, DiskFile } from "./disk.ts";
-import type { Replicated } from "./replicated.ts";
 import { checkFormat, NewerFormat, type Schema, upgrade } from "./schema.ts";
-import { NO_SESSIONS, type SessionRow, sessionRows, sessionsOf } from "./sessions.ts";
-import { scan } from "./sorted-map.ts";
+import { NO_SESSIONS, type SessionRow, sessionsOf } from "./sessions.ts";
+import {
+  CHUNK_BYTES_MAX,
+  chunkCrc,
+  FORMAT_VERSION,
+  HEADER_BYTES,
+  MAGIC,
+  type Snapshot,
+  type SnapshotEnd,
+  type SnapshotMeta,
+  type TermCount,
+} from "./snapshot-format.ts";
 import type { KeyValue } from "./state.ts";
 
-/** How many commands of a term are in the state. */
-export type TermCount = readonly [term: Term, commands: number];
-
-/** Everything that a snapshot holds, and where in the log it stands. */
-export type Snapshot = Replicated & {
-  /** The last log entry that it holds, and its term. */
-  readonly index: Index;
-  readonly term: Term;
-  /** The one in force at that entry; not known of a file of version 1, which a single node wrote. */
-  readonly configuration: Configuration | undefined;
-  /** `StateMachine.digest`. */
-  readonly digest: number;
-  /** Of the latest terms that have any, ascending. */
-  readonly terms: readonly TermCount[];
-};
-
-type SnapshotMeta = {
-  readonly index: Index;
-  readonly term: Term;
-  readonly revision: Revision;
-  readonly configuration: Configuration;
-  readonly digest: number;
-  readonly terms: readonly TermCount[];
-  readonly nextSession: number;
-  readonly sessionUses: number;
-};
-type SnapshotEnd = { readonly rows: number; readonly leases: number; readonly sessions: number };
-
-const MAGIC = 0x4e535648;
-const FORMAT_VERSION = 3;
-const HEADER_BYTES = 20;
-/** A slice of work between two returns to the event loop: well under a millisecond. */
-const CHUNK_BYTES = 64 * 1024;
-/** A chunk ends with the row that fills it, and a row is one record of at most 1 MiB with its key and its successor. */
-const CHUNK_BYTES_MAX = 4 * MIB;
-const ROWS_READ_AT_ONCE = 64;
 const READ_BYTES = 256 * 1024;
-
-export const snapshotName = (index: number): string => `${index.toString(16).padStart(16, "0")}.snapshot`;
-export const isSnapshotName = (name: string): boolean => /^[0-9a-f]{16}\.snapshot$/.test(name);
-export const indexOfSnapshot = (name: string): number => Number.parseInt(name, 16);
-
-/**
- * Writes a snapshot while others go on changing what comes after it: the state itself never changes. Rejects with the
- * disk's error, having removed what it wrote.
- * @returns the size of the file
- */
-export async function writeSnapshot(
-  disk: Disk,
-  directory: string,
-  snapshot: Snapshot & { readonly configuration: Configuration },
-): Promise<number> {
-  const path = `${directory}/${snapshotName(snapshot.index)}`;
-  const temporary = `${path}.tmp`;
-  await disk.remove(temporary).catch(() => {});
-  const file = await disk.open(temporary, "create");
-  try {
-    let offset = 0;
-    let chain = 0;
-    for (const text of texts(snapshot)) {
-      const chunk = encodeChunk(text, chain);
-      chain = chunk.readUInt32LE(16);
-      await file.write(offset, chunk);
-      offset += chunk.length;
-    }
-    await file.datasync();
-    await file.close();
-    await disk.rename(temporary, path);
-    await disk.syncDirectory(directory);
-    return offset;
-  } catch (error) {
-    await file.close().catch(() => {});
-    await disk.remove(temporary).catch(() => {});
-    throw error;
-  }
-}
-
-function* texts(snapshot: Snapshot & { readonly configuration: Configuration }): Generator<string> {
-  const { index, term, configuration, digest, terms, state, sessions } = snapshot;
-  const meta: SnapshotMeta = {
-    index,
-    term,
-    revision: state.revision,
-    configuration,
-    digest,
-    terms,
-    nextSession: sessions.nextId,
-    sessionUses: sessions.uses,
-  };
-  yield JSON.stringify(meta);
-  let leases = 0;
-  for (const list of inChunks(asJson(state.leases))) {
-    leases += list.length;
-    yield `{"leases":[${list.join(",")}]}`;
-  }
-  let sessionCount = 0;
-  for (const list of inChunks(asJson(sessionRows(sessions)))) {
-    sessionCount += list.length;
-    yield `{"sessions":[${list.join(",")}]}`;
-  }
-  let rows = 0;
-  for (const list of inChunks(lines(snapshot))) {
-    rows += list.length;
-    yield list.join("\n");
-  }
-  const end: SnapshotEnd = { rows, leases, sessions: sessionCount };
-  yield JSON.stringify(end);
-}
-
-function* asJson(rows: Iterable<unknown>): Generator<string> {
-  for (const row of rows) yield JSON.stringify(row);
-}
-
-function* lines({ state }: Replicated): Generator<string> {
-  let from: string | undefined;
-  while (true) {
-    const entries: KeyValue[] = scan(state.keys, from, undefined, ROWS_READ_AT_ONCE);
-    for (const { key, format, createRevision, modRevision, version, lease, value, successor, past, text } of entries) {
-      const numbers = `${format},${createRevision},${modRevision},${version}`;
-      const next = successor ? `,${JSON.stringify(successor)}` : "";
-      yield `[${JSON.stringify(key)},${numbers},${lease ? `"${lease}"` : "null"},${text ?? JSON.stringify(value)}${next}]`;
-      if (past) for (const earlier of past) yield `${earlier.format} ${earlier.modRevision} ${earlier.text}`;
-    }
-    if (entries.length < ROWS_READ_AT_ONCE) return;
-    from = `${entries.at(-1)!.key}\0`;
-  }
-}
-
-/** Texts in lists of about CHUNK_BYTES. */
-function* inChunks(texts: Iterable<string>): Generator<readonly string[]> {
-  let list: string[] = [];
-  let length = 0;
-  for (const text of texts) {
-    list.push(text);
-    length += text.length;
-    if (length < CHUNK_BYTES) continue;
-    yield list;
-    list = [];
-    length = 0;
-  }
-  if (list.length > 0) yield list;
-}
-
-function encodeChunk(text: string, chain: number): Buffer {
-  const length = Buffer.byteLength(text);
-  assert(length <= CHUNK_BYTES_MAX, "a chunk fits");
-  const chunk = Buffer.allocUnsafe(HEADER_BYTES + length);
-  chunk.writeUInt32LE(MAGIC, 0);
-  chunk.writeUInt32LE(FORMAT_VERSION, 4);
-  chunk.writeUInt32LE(length, 8);
-  chunk.writeUInt32LE(chain, 12);
-  chunk.write(text, HEADER_BYTES);
-  chunk.writeUInt32LE(chunkCrc(chunk), 16);
-  return chunk;
-}
-
-const chunkCrc = (chunk: Buffer): number =>
-  Bun.hash.crc32(chunk.subarray(HEADER_BYTES), Bun.hash.crc32(chunk.subarray(0, 16)));
 
 /** Why a snapshot can't be used. `newer`: a later version of Hive wrote it. */
 export type SnapshotError = { readonly reason: "damaged" | "newer"; readonly message: string };

@@ -5,7 +5,9 @@ import { configurationOf } from "../raft/configuration.ts";
 import { diskError, MemoryDisk } from "./memory-disk.ts";
 import { schemaOf } from "./schema.ts";
 import { NO_SESSIONS, record, register } from "./sessions.ts";
-import { checkSnapshot, readSnapshot, type Snapshot, snapshotName, writeSnapshot } from "./snapshot-file.ts";
+import { type Snapshot, snapshotName } from "./snapshot-format.ts";
+import { checkSnapshot, readSnapshot } from "./snapshot-reader.ts";
+import { writeSnapshot } from "./snapshot-writer.ts";
 import { scan } from "./sorted-map.ts";
 import { apply, emptyState, type Operation, type State } from "./state.ts";
 
